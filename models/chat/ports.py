@@ -87,7 +87,7 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last part: the reply is whole. `reason` is `stop`, `length` (at the limit), `content_filter`, ..."""
+    """The last part: the reply is whole. `reason`: `stop`, `length` (at the limit), `content_filter`, ..."""
 
     reason: str
 
