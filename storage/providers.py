@@ -1,0 +1,597 @@
+"""Calls to OpenAI-compatible servers, through the official client.
+
+The client's own retries and chunk objects are not used: it would wait up to two minutes for a `Retry-After`,
+and its objects cost several times what the text costs to relay. It builds the request, sends it over its
+aiohttp transport and judges the status; the events of the body are read here.
+
+A stream is server-sent events (WHATWG HTML, section 9.2) whose data are JSON, ended by `data: [DONE]`.
+"""
+
+import asyncio
+import codecs
+import logging
+import random
+import re
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from time import time
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import httpx2
+import orjson
+from openai import (
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAioHttpClient,
+    OpenAIError,
+)
+
+from models.chat.ports import (
+    ErrorCode,
+    Finished,
+    Prompt,
+    ProviderError,
+    ReplyPart,
+    TextDelta,
+    UsageReport,
+    estimated_usage,
+)
+
+RETRIES: Final = 2
+LONGEST_WAIT: Final = 5.0
+"""Seconds: a provider that asks for more is given up, so that a fallback may answer instead."""
+
+MAX_BODY: Final = 8 * 1024 * 1024
+"""Bytes of one event, or of a whole answer that is not streamed."""
+MAX_REPLY: Final = 4 * 1024 * 1024
+"""Characters of a reply: a server that goes on for ever is stopped."""
+MAX_ERROR_BODY: Final = 64 * 1024
+MAX_CLIENTS: Final = 128
+MAX_CONNECTIONS: Final = 4096
+"""Of one client at a time. aiohttp reads "no limit" as its default of 100."""
+DRAIN: Final = 0.05
+"""Seconds to wait for the end of the body after the reply is whole: then the connection serves again."""
+
+# The client's debug lines tell URLs and request ids; nothing of a tenant's call belongs in the log.
+for _noisy in ("openai", "httpx2"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+
+
+class OpenAIProvider:
+    """A server that speaks OpenAI's chat completions, at any base URL; `api_key` may be empty.
+
+    Timeouts are seconds: to connect, until the first event of the reply, and between its events (comments do
+    not count). A call that fails before its first event is repeated at most twice when that may help.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        api_key: str,
+        *,
+        connect_timeout: float = 5.0,
+        first_byte_timeout: float = 60.0,
+        idle_timeout: float = 60.0,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url
+        self._api_key = api_key
+        self._first_byte_timeout = first_byte_timeout
+        self._idle_timeout = idle_timeout
+        # Reading is bounded by the deadlines of `stream`, since the transport has one limit for both waits.
+        self._timeout = httpx2.Timeout(None, connect=connect_timeout, pool=connect_timeout)
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self.name!r}, {self.base_url!r})"
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[ReplyPart, None]:
+        """The reply as it comes; events that wait together become one `TextDelta`.
+
+        Closing the generator closes the connection, by which the server learns that nobody listens.
+        Raises `ProviderError`; whatever text came before it was yielded.
+        """
+        connection = _connection(self.base_url, self._api_key)
+        connection.active += 1
+        clock = asyncio.get_running_loop().time
+        tries = 0
+        try:
+            while True:
+                reply = _Reply()
+                fault: ProviderError | None = None
+                call = _Call(connection, prompt, self._timeout)
+                try:
+                    deadline = clock() + self._first_byte_timeout
+                    async with asyncio.timeout_at(deadline):
+                        await call.open()
+                    while not reply.ended:
+                        async with asyncio.timeout_at(deadline):
+                            data = await call.read()
+                        events = reply.events
+                        text = reply.feed(data) if data is not None else reply.close()
+                        if text:
+                            yield TextDelta(text)
+                        if reply.events > events:
+                            deadline = clock() + self._idle_timeout
+                    if reply.fault is None:
+                        for part in reply.ending(prompt):
+                            yield part
+                        await call.drain()
+                        return
+                    fault = reply.fault
+                except _FAULTS as error:
+                    fault = _explained(error, begun=bool(reply.text))
+                finally:
+                    await call.close()
+                # Outside of `except`: the client's error holds the request, and with it key and prompt.
+                if not reply.text and call.amended(fault):
+                    continue
+                wait = None if reply.text else _wait_before_retry(fault, tries)
+                if wait is None:
+                    raise fault
+                tries += 1
+                await asyncio.sleep(wait)
+        finally:
+            connection.active -= 1
+
+
+async def aclose_all() -> None:
+    """Close every connection of the running event loop, at the end of a process or of a test."""
+    for connection in _connections.pop(asyncio.get_running_loop(), {}).values():
+        await connection.client.close()
+
+
+# -- clients, shared
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """A client with its pool, shared by all calls to one base URL with one key in one event loop.
+
+    `refused` remembers which parameters a model's server has turned down.
+    """
+
+    client: AsyncOpenAI
+    active: int = 0
+    refused: set[tuple[str, str]] = field(default_factory=set)
+
+
+_Pool = OrderedDict[tuple[str, str], _Connection]
+_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _connection(base_url: str, api_key: str) -> _Connection:
+    """The shared client, made at first use. Of more than `MAX_CLIENTS`, those longest idle are closed."""
+    pool = _connections.setdefault(asyncio.get_running_loop(), OrderedDict())
+    found = pool.get((base_url, api_key))
+    if found is None:
+        found = pool[base_url, api_key] = _Connection(_client(base_url, api_key))
+        idle = [key for key, other in pool.items() if not other.active and other is not found]
+        for key in idle[: max(0, len(pool) - MAX_CLIENTS)]:
+            closing = asyncio.ensure_future(pool.pop(key).client.close())
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
+    pool.move_to_end((base_url, api_key))
+    return found
+
+
+def _client(base_url: str, api_key: str) -> AsyncOpenAI:
+    http = DefaultAioHttpClient(
+        verify=_tls(),
+        follow_redirects=False,  # the credential is for this host and no other
+        limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30.0),
+        event_hooks={"request": [_Only(api_key)], "response": [_bounded]},
+    )
+    # Empty strings, not None: for None the client would look into the environment.
+    return AsyncOpenAI(
+        base_url=base_url,
+        api_key=api_key or "none",
+        admin_api_key="",
+        organization="",
+        project="",
+        webhook_secret="",
+        max_retries=0,
+        http_client=http,
+    )
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """One context for all: each would cost some 20 ms and the parsed root certificates again."""
+    return httpx2.create_ssl_context()
+
+
+class _Only:
+    """Sends the headers that the call needs and no other, whatever the environment told the client to add."""
+
+    needed = frozenset({"host", "accept", "content-type", "content-length", "user-agent", "connection"})
+
+    def __init__(self, api_key: str) -> None:
+        self._authorization = f"Bearer {api_key}" if api_key else None
+
+    async def __call__(self, request: httpx2.Request) -> None:
+        for name in set(request.headers) - self.needed:
+            del request.headers[name]
+        # A compressed stream is held back until a block is full, and may unpack without bound.
+        request.headers["Accept-Encoding"] = "identity"
+        if self._authorization:
+            request.headers["Authorization"] = self._authorization
+
+
+async def _bounded(response: httpx2.Response) -> None:
+    """Refuse a compressed body, and read no more of an error's body than an error needs."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ProviderError("provider_malformed", "The provider compressed its answer, unasked.")
+    if not response.is_success:
+        response.stream = _Head(response.stream)
+
+
+class _Head(httpx2.AsyncByteStream):
+    """The first `MAX_ERROR_BODY` bytes of a body, about."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_ERROR_BODY
+        async for data in self._body:
+            yield data
+            left -= len(data)
+            if left <= 0:
+                return
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+# -- one call
+
+
+class _Call:
+    """One request and the body of its answer."""
+
+    def __init__(self, connection: _Connection, prompt: Prompt, timeout: httpx2.Timeout) -> None:
+        self._connection, self._prompt, self._timeout = connection, prompt, timeout
+        self._response: httpx2.Response | None = None
+        self._body: AsyncIterator[bytes]
+
+    def _parameters(self) -> dict[str, Any]:
+        """The request's body, less what this server has refused."""
+        prompt = self._prompt
+        body: dict[str, Any] = {
+            "model": prompt.chat_model,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "stream": True,
+        }
+        if not self._was_refused("stream_options"):
+            body["stream_options"] = {"include_usage": True}
+        if prompt.temperature is not None:
+            body["temperature"] = prompt.temperature
+        if prompt.max_output_tokens is not None:
+            # The older name is the one that every server knows; OpenAI's newest models take only the other.
+            name = "max_completion_tokens" if self._was_refused("max_tokens") else "max_tokens"
+            body[name] = prompt.max_output_tokens
+        return body
+
+    def _was_refused(self, parameter: str) -> bool:
+        return (self._prompt.chat_model, parameter) in self._connection.refused
+
+    async def open(self) -> None:
+        """Send the request and wait for the head of a good answer."""
+        response: Any = await self._connection.client.post(
+            "/chat/completions",
+            body=self._parameters(),
+            cast_to=httpx2.Response,
+            options={"timeout": self._timeout},
+            stream=True,
+            stream_cls=AsyncStream[Any],
+        )
+        self._response, self._body = response, response.aiter_raw()
+
+    async def read(self) -> bytes | None:
+        """The bytes that are there, at least one; None at the end of the body."""
+        return await anext(self._body, None)
+
+    async def drain(self) -> None:
+        """Wait shortly for the end of the body."""
+        try:
+            async with asyncio.timeout(DRAIN):
+                while await self.read() is not None:
+                    continue
+        except _FAULTS:
+            return  # the reply is whole: only the connection is lost
+
+    async def close(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+
+    def amended(self, fault: ProviderError) -> bool:
+        """Was it a parameter that the server does not know? Then it is left out from now on."""
+        if isinstance(fault, _Rejected):
+            for parameter in fault.names(self._parameters()) & {"stream_options", "max_tokens"}:
+                self._connection.refused.add((self._prompt.chat_model, parameter))
+                return True
+        return False
+
+
+# -- the body
+
+
+_LAST_LINES: Final[tuple[bytearray, ...]] = (bytearray(b"data: [DONE]"), bytearray(b"data:[DONE]"))
+
+
+class _Reply:
+    """Reads the bytes of an answer: events, or one JSON document from a server that does not stream.
+
+    `ended` says that nothing more is to be read: the reply is whole, or `fault` says what is wrong with it.
+    A fault is kept, not raised, so that the text which came before it is not lost.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.fault: ProviderError | None = None
+        self.events = 0
+        self._pieces: list[str] = []
+        self._length = 0
+        self._fresh: list[str] = []
+        self._tail = bytearray()
+        self._data: list[bytes] = []
+        self._document: bool | None = None
+        self._finish: str | None = None
+        self._usage: tuple[int, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return "".join(self._pieces)
+
+    def feed(self, data: bytes) -> str:
+        """Take bytes as they came off the wire; the text that they complete."""
+        self._tail += data
+        if self._document is None:
+            start = self._tail.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+            if start == b"<":
+                self._broken("The provider answered with a web page.")
+            if start:
+                self._document = start == b"{"
+        if not self._document and b"\n" in data:
+            *lines, self._tail = self._tail.split(b"\n")
+            for line in lines:
+                self._line(bytes(line))
+                if self.ended:
+                    break
+        if len(self._tail) > MAX_BODY:
+            self._broken("The provider sent too much at once.")
+        return self._taken()
+
+    def close(self) -> str:
+        """The body is over; the text that was still to come. A reply that is not whole gets its fault."""
+        if self._document:
+            self._event(bytes(self._tail))
+        elif self._tail.strip() in _LAST_LINES:
+            self.ended = True
+        if not self.ended and self._finish is None:
+            if self._pieces:
+                self.fault = ProviderError("provider_interrupted", "The provider ended the reply half way.")
+            elif self.events and not self._document:
+                self.fault = ProviderError("provider_unavailable", "The provider hung up before it replied.")
+            elif not self._fresh:
+                self._broken("The provider's answer holds no reply.")
+        self.ended = True
+        return self._taken()
+
+    def ending(self, prompt: Prompt) -> list[ReplyPart]:
+        """What follows the last text: usage, counted by the server or estimated, and why the reply ended."""
+        usage = UsageReport(*self._usage, "provider") if self._usage else estimated_usage(prompt, self.text)
+        return [usage, Finished(self._finish or "stop")]
+
+    def _taken(self) -> str:
+        text = "".join(self._fresh)
+        if text:
+            self._pieces.append(text)
+            self._length += len(text)
+            self._fresh.clear()
+            if self._length > MAX_REPLY and not self.ended:
+                self._broken("The reply does not end.")
+        if self.ended and self.fault is None and not self._pieces:
+            self.fault = _without_text(self._finish)
+        return text
+
+    def _broken(self, detail: str) -> None:
+        self.fault, self.ended = ProviderError("provider_malformed", detail), True
+
+    def _line(self, line: bytes) -> None:
+        """One line of the stream. An empty one ends an event; comments and other fields say nothing to us."""
+        line = line.removesuffix(b"\r")
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        elif not line and self._data:
+            data = b"\n".join(self._data)
+            self._data.clear()
+            if data.strip() == b"[DONE]":
+                self.ended = True
+            else:
+                self._event(data)
+
+    def _event(self, data: bytes) -> None:
+        """One JSON object: a chunk, a whole completion, an error, or something that we need not know."""
+        self.events += 1
+        try:
+            event = orjson.loads(data)
+            if error := event.get("error"):
+                self.fault, self.ended = _told(error), True
+                return
+            if choices := event.get("choices"):
+                choice = choices[0]
+                text = (choice.get("delta") or choice.get("message") or {}).get("content")
+                if text:
+                    # NUL is the one character that PostgreSQL cannot keep, and no text needs it.
+                    self._fresh.append(text.replace("\0", ""))
+                self._finish = choice.get("finish_reason") or self._finish
+            if usage := event.get("usage"):
+                self._usage = _counted(usage)
+        except (ValueError, TypeError, AttributeError, LookupError):
+            self._broken("The provider sent an event that is not of a chat completion.")
+
+
+def _counted(usage: dict[str, Any]) -> tuple[int, int] | None:
+    """The server's counts, if they are counts."""
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    whole = all(type(count) is int and 0 <= count < 2**31 for count in counts)
+    return counts if whole else None  # type: ignore[return-value]  # checked in the line above
+
+
+# -- faults
+
+
+_FAULTS = (ProviderError, OpenAIError, httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, OSError)
+"""All that a call may raise, `TimeoutError` (an `OSError`) and TLS errors among them."""
+
+
+class _Rejected(ProviderError):
+    """A 400 or 422. `body` is the server's, kept only to find out which parameter it means."""
+
+    def __init__(self, error: ProviderError, body: object) -> None:
+        super().__init__(error.code, error.detail, status=error.status)
+        self._body = str(body)
+
+    def names(self, parameters: dict[str, Any]) -> set[str]:
+        """Which of the sent parameters the server's words name."""
+        return {name for name in parameters if re.search(rf"\b{name}\b", self._body)}
+
+
+def _explained(error: BaseException, *, begun: bool) -> ProviderError:
+    """The fault in our own words: the server's may quote the prompt, or the key."""
+    if isinstance(error, ProviderError):
+        return error
+    if isinstance(error, APIStatusError):
+        return _status_fault(error)
+    if _is_timeout(error):
+        return ProviderError("provider_timeout", "The provider took too long.")
+    if begun:
+        return ProviderError("provider_interrupted", "The connection to the provider broke half way.")
+    return ProviderError("provider_unavailable", "The provider cannot be reached.")
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """The transport calls a lost connection a timeout too; aiohttp's own error, its cause, knows better."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientError):
+            return isinstance(cause, TimeoutError)
+        cause = cause.__cause__
+    return isinstance(error, TimeoutError | APITimeoutError | httpx2.TimeoutException)
+
+
+def _status_fault(error: APIStatusError) -> ProviderError:
+    status = error.status_code
+    if status < 400:
+        return ProviderError(
+            "provider_malformed", "The provider redirects elsewhere, which is not followed.", status=status
+        )
+    known = _known(error.code) or _known(error.type)
+    detail = f"The provider answered {status}{f' ({known})' if known else ''}."
+    fault = ProviderError(
+        _code_of(status),
+        detail,
+        status=status,
+        retry_after=_retry_after(error.response.headers),
+        # A spent quota answers 429 as well, and stays spent.
+        retryable=False if known == "insufficient_quota" else None,
+    )
+    return _Rejected(fault, error.body) if status in (400, 422) else fault
+
+
+def _code_of(status: int) -> ErrorCode:
+    if status in (401, 403):
+        return "provider_refused"
+    if status == 429:
+        return "provider_rate_limited"
+    if status in (408, 504):
+        return "provider_timeout"
+    return "provider_rejected" if status < 500 else "provider_unavailable"
+
+
+_KNOWN: Final = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "content_filter",
+        "content_policy_violation",
+        "context_length_exceeded",
+        "insufficient_quota",
+        "invalid_api_key",
+        "invalid_request_error",
+        "invalid_value",
+        "model_not_found",
+        "not_found_error",
+        "overloaded_error",
+        "rate_limit_exceeded",
+        "server_error",
+        "string_above_max_length",
+        "tokens_limit_reached",
+        "unknown_parameter",
+        "unsupported_parameter",
+        "unsupported_value",
+    }
+)
+"""Codes that OpenAI and its kin are known to send, which may be repeated as they are."""
+
+
+def _known(code: object) -> str | None:
+    return code if isinstance(code, str) and code in _KNOWN else None
+
+
+def _told(error: object) -> ProviderError:
+    """The fault of an error object in an answer whose status was 200."""
+    fields = error if isinstance(error, dict) else {}
+    words = [_known(fields.get("code")), _known(fields.get("type"))]
+    known = next((word for word in words if word), None)
+    status = next((fields[key] for key in ("status", "code") if type(fields.get(key)) is int), 0)
+    code: ErrorCode = "provider_unavailable"
+    if 400 <= status < 600:
+        code = _code_of(status)
+    elif known and known.startswith(("rate_limit", "insufficient")):
+        code = "provider_rate_limited"
+    elif known and known not in ("server_error", "overloaded_error"):
+        code = "provider_rejected"
+    detail = f"The provider reported an error{f' ({known})' if known else ''} in place of a reply."
+    return ProviderError(code, detail, retryable=False if known == "insufficient_quota" else None)
+
+
+def _without_text(finish: str | None) -> ProviderError:
+    if finish == "content_filter":
+        return ProviderError("provider_rejected", "The provider's content filter withheld the reply.")
+    if finish == "length":
+        return ProviderError("provider_rejected", "The limit of output tokens was spent before any text.")
+    return ProviderError("provider_malformed", "The provider's reply is empty.")
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds that the server asks us to wait: a number, or a date (RFC 9110, section 10.2.3)."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), 86_400.0)
+
+
+def _wait_before_retry(fault: ProviderError, tries: int) -> float | None:
+    """Seconds until the call is worth repeating, None when it is not.
+
+    A call that timed out has had its time, and is not given it thrice over.
+    """
+    if tries >= RETRIES or not fault.retryable or fault.code == "provider_timeout":
+        return None
+    wait = max(0.25 * 2**tries, fault.retry_after or 0.0)
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311  # spreads callers, guards nothing
+    return wait * jitter if wait <= LONGEST_WAIT else None
