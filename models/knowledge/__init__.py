@@ -1,0 +1,1 @@
+"""Documents as the product sees them: units, passages, ranking and citations."""
