@@ -1,0 +1,5 @@
+"""Pages for people: what is served as HTML, outside the OpenAPI document."""
+
+from handlers.pages.docs import pages
+
+__all__ = ["pages"]

@@ -1,0 +1,69 @@
+"""`/docs` (Swagger UI, with "Try it out") and `/redoc`: the OpenAPI document for reading and trying."""
+
+from flask import Blueprint, Response, abort, render_template, request
+
+from handlers.pages.assets import SERVED, asset
+
+pages = Blueprint("pages", __name__, template_folder="templates")
+
+YEAR = 365 * 24 * 3600
+
+# Nothing runs or loads but this server's own files, and no other site may frame the page.
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+# Redoc writes its style elements as it runs, and searches in a worker that it makes from a blob.
+REDOC_POLICY = POLICY | {"style-src": "'self' 'unsafe-inline'", "worker-src": "blob:"}
+
+
+@pages.get("/docs")
+def docs() -> Response:
+    """Swagger UI over `/openapi.json`."""
+    return _page("docs.html", POLICY)
+
+
+@pages.get("/redoc")
+def redoc() -> Response:
+    """Redoc over `/openapi.json`."""
+    return _page("redoc.html", REDOC_POLICY)
+
+
+@pages.get("/static/docs/<name>")
+def file(name: str) -> Response:
+    """One of the pages' files.
+
+    Pages ask for a file by its content's digest (`?v=`), so that answer may be kept for a year; without the
+    right digest it is to be checked again each time.
+    """
+    if name not in SERVED:
+        abort(404)
+    found = asset(name)
+    response = Response(found.content, content_type=found.media_type)
+    response.set_etag(found.digest)
+    fresh = request.args.get("v") == found.digest
+    response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable" if fresh else "no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.make_conditional(request)
+    return response
+
+
+def _page(template: str, policy: dict[str, str]) -> Response:
+    headers = {
+        "Content-Security-Policy": "; ".join(f"{directive} {source}" for directive, source in policy.items()),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-cache",
+    }
+    return Response(render_template(template, address=_address), headers=headers, mimetype="text/html")
+
+
+def _address(name: str) -> str:
+    return f"/static/docs/{name}?v={asset(name).digest}"
