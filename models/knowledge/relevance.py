@@ -1,0 +1,117 @@
+"""How well a document or a page fits a question, on scales that mean the same for every question.
+
+Ranks say which page is best, not whether it is any good. The score does: it is built from what does not
+depend on the other hits, so that one threshold serves every question.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.knowledge.expansion import AnalysedQuery
+from models.knowledge.metadata import names_of
+
+Floats = npt.NDArray[np.float64]
+
+# Between what questions about other things reach on filings (0.27 and less, but for a shared word such as
+# "capital") and what the right pages reach (0.4 and more).
+DEFAULT_THRESHOLD = 0.3
+
+# Shares of the combined score.
+VECTOR_SHARE = 0.75
+# So many of the rarest terms on one page say as much as 1 - 1/e of any number of them.
+ENOUGH_TERMS = 2.0
+# What naming the document's company takes away of the doubt in words alone.
+COMPANY_SHARE = 0.15
+HIGHEST = 0.999
+
+# What the pages of a document keep of their rank when the question names another company, or a year that the
+# document covers less fully: a filing shows two or three years before its own, and none after it.
+OTHER_COMPANY = 0.5
+YEARS_AFTER = {0: 1.0, 1: 0.9, 2: 0.85}
+OTHER_YEAR = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class CosineScale:
+    """What an embedder's cosines mean: up to `unrelated` nothing, from `same` on the same matter."""
+
+    unrelated: float
+    same: float
+
+
+# all-MiniLM-L6-v2: unrelated text lies below 0.2, a question and the passage that answers it at 0.5 to 0.85.
+MINILM = CosineScale(unrelated=0.2, same=0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How far a document is the one that a question means; `weight` is 0..1."""
+
+    weight: float
+    company: bool
+    reasons: tuple[str, ...]
+
+
+def keyword_score(covered: Floats, matched: Floats, company: Floats) -> Floats:
+    """The score of words alone: the share of the question that stands on the page, and how telling it is.
+
+    `covered` is that share by idf (0..1), `matched` the same in units of the rarest term, `company` 1 where
+    the question names the page's company, else 0. A single common word that is all of a question says little.
+    """
+    words = np.sqrt(covered * -np.expm1(-matched / ENOUGH_TERMS))
+    doubt = (1.0 - words) * np.where(words > 0, 1.0 - COMPANY_SHARE * company, 1.0)
+    return np.minimum(1.0 - doubt, HIGHEST)
+
+
+def vector_score(cosines: Floats, scale: CosineScale) -> Floats:
+    """The score of meaning alone, rising with the cosine between the scale's ends."""
+    return np.clip((cosines - scale.unrelated) / (scale.same - scale.unrelated), 0.0, HIGHEST)
+
+
+def combined(keyword: Floats | None, vector: Floats | None) -> Floats:
+    """The score of a page from what is known of it; ValueError when nothing is."""
+    if keyword is not None and vector is not None:
+        return VECTOR_SHARE * vector + (1.0 - VECTOR_SHARE) * keyword
+    if keyword is not None:
+        return keyword
+    if vector is not None:
+        return vector
+    raise ValueError("neither words nor vectors")
+
+
+def document_weights(query: AnalysedQuery, documents: Sequence[Mapping[str, Any]]) -> list[Fit]:
+    """How far each document is the one a question means; without metadata every document fits."""
+    companies = [mentions(query.text, metadata) for metadata in documents]
+    named = any(companies)
+    return [
+        _fit(query, company, named, metadata) for company, metadata in zip(companies, documents, strict=True)
+    ]
+
+
+def mentions(question: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a question names the company of a document; tickers only as they are written, in capitals."""
+    names, ticker = names_of(metadata)
+    if len(ticker) > 1 and re.search(rf"(?<!\w){re.escape(ticker)}(?!\w)", question):
+        return True
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question, re.IGNORECASE) for name in names)
+
+
+def _fit(query: AnalysedQuery, company: bool, named: bool, metadata: Mapping[str, Any]) -> Fit:
+    reasons: list[str] = []
+    weight = OTHER_COMPANY if named and not company else 1.0
+    if company:
+        reasons.append(f"company: {metadata.get('company') or metadata.get('ticker')}")
+    year = metadata.get("fiscal_year")
+    if query.dates and str(metadata.get("period")) in {day.isoformat() for day in query.dates}:
+        reasons.append(f"period: {metadata['period']}")
+    elif query.years and isinstance(year, int):
+        share = max(YEARS_AFTER.get(year - asked, OTHER_YEAR) for asked in query.years)
+        weight *= share
+        if share == 1.0:
+            reasons.append(f"fiscal year: {year}")
+    return Fit(weight, company, tuple(reasons))
