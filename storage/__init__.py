@@ -1,0 +1,1 @@
+"""Where bytes live and come from: SQL, vectors, files, providers, the queue, settings."""

@@ -10,11 +10,13 @@ A stream is server-sent events (WHATWG HTML, section 9.2) whose data are JSON, e
 import asyncio
 import codecs
 import logging
+import math
 import random
 import re
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -49,7 +51,7 @@ RETRIES: Final = 2
 LONGEST_WAIT: Final = 5.0
 """Seconds: a provider that asks for more is given up, so that a fallback may answer instead."""
 
-MAX_BODY: Final = 8 * 1024 * 1024
+MAX_BODY: Final = 2 * 1024 * 1024
 """Bytes of one event, or of a whole answer that is not streamed."""
 MAX_REPLY: Final = 4 * 1024 * 1024
 """Characters of a reply: a server that goes on for ever is stopped."""
@@ -101,34 +103,35 @@ class OpenAIProvider:
         """
         connection = _connection(self.base_url, self._api_key)
         connection.active += 1
-        clock = asyncio.get_running_loop().time
         tries = 0
         try:
             while True:
                 reply = _Reply()
                 fault: ProviderError | None = None
-                call = _Call(connection, prompt, self._timeout)
+                call = _Call(connection, prompt)
                 try:
-                    deadline = clock() + self._first_byte_timeout
-                    async with asyncio.timeout_at(deadline):
-                        await call.open()
-                    while not reply.ended:
-                        async with asyncio.timeout_at(deadline):
-                            data = await call.read()
-                        events = reply.events
-                        text = reply.feed(data) if data is not None else reply.close()
+                    body = await call.open(self._timeout, self._first_byte_timeout)
+                    async for data in body:
+                        events, text = reply.events, reply.feed(data)
                         if text:
+                            call.rest()
                             yield TextDelta(text)
-                        if reply.events > events:
-                            deadline = clock() + self._idle_timeout
+                        if reply.ended:
+                            break
+                        if text or reply.events > events:
+                            call.expect_within(self._idle_timeout)
+                    else:
+                        if text := reply.close():
+                            yield TextDelta(text)
+                    call.rest()
                     if reply.fault is None:
                         for part in reply.ending(prompt):
                             yield part
-                        await call.drain()
+                        await call.drain(body)
                         return
                     fault = reply.fault
                 except _FAULTS as error:
-                    fault = _explained(error, begun=bool(reply.text))
+                    fault = _explained(error, late=call.late, begun=bool(reply.text))
                 finally:
                     await call.close()
                 # Outside of `except`: the client's error holds the request, and with it key and prompt.
@@ -257,12 +260,20 @@ class _Head(httpx2.AsyncByteStream):
 
 
 class _Call:
-    """One request and the body of its answer."""
+    """One request and the body of its answer, which is expected by a deadline that moves.
 
-    def __init__(self, connection: _Connection, prompt: Prompt, timeout: httpx2.Timeout) -> None:
-        self._connection, self._prompt, self._timeout = connection, prompt, timeout
+    The deadline is an attribute that one timer looks at when it fires: a timer set anew for every token would
+    cost as much as reading the token.
+    """
+
+    def __init__(self, connection: _Connection, prompt: Prompt) -> None:
+        self._connection, self._prompt = connection, prompt
+        self._loop = asyncio.get_running_loop()
         self._response: httpx2.Response | None = None
-        self._body: AsyncIterator[bytes]
+        self._deadline = math.inf
+        self._watch: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self.late = False
 
     def _parameters(self) -> dict[str, Any]:
         """The request's body, less what this server has refused."""
@@ -285,32 +296,53 @@ class _Call:
     def _was_refused(self, parameter: str) -> bool:
         return (self._prompt.chat_model, parameter) in self._connection.refused
 
-    async def open(self) -> None:
-        """Send the request and wait for the head of a good answer."""
-        response: Any = await self._connection.client.post(
-            "/chat/completions",
-            body=self._parameters(),
-            cast_to=httpx2.Response,
-            options={"timeout": self._timeout},
-            stream=True,
-            stream_cls=AsyncStream[Any],
-        )
-        self._response, self._body = response, response.aiter_raw()
+    async def open(self, timeout: httpx2.Timeout, patience: float) -> AsyncIterator[bytes]:
+        """Send the request; the body of a good answer. `patience` is for both, its first bytes included."""
+        deadline = self._loop.time() + patience
+        async with asyncio.timeout_at(deadline):
+            response: Any = await self._connection.client.post(
+                "/chat/completions",
+                body=self._parameters(),
+                cast_to=httpx2.Response,
+                options={"timeout": timeout},
+                stream=True,
+                stream_cls=AsyncStream[Any],
+            )
+        self._response, self._deadline = response, deadline
+        self._watch = self._loop.call_at(deadline, self._look)
+        return aiter(response.stream)
 
-    async def read(self) -> bytes | None:
-        """The bytes that are there, at least one; None at the end of the body."""
-        return await anext(self._body, None)
+    def expect_within(self, seconds: float) -> None:
+        """More must come in so many seconds, or the call is `late` and its connection closed."""
+        self._deadline = self._loop.time() + seconds
+        if self._watch is None or self._watch.when() > self._deadline:
+            self._look()
 
-    async def drain(self) -> None:
+    def rest(self) -> None:
+        """Nothing is awaited of the server now: the time that our reader takes is not its fault."""
+        self._deadline = math.inf
+
+    def _look(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._deadline <= self._loop.time():
+            self.late = True
+            self._closing = self._loop.create_task(self.close())
+        elif self._deadline < math.inf:
+            self._watch = self._loop.call_at(self._deadline, self._look)
+
+    async def drain(self, body: AsyncIterator[bytes]) -> None:
         """Wait shortly for the end of the body."""
-        try:
+        with suppress(*_FAULTS):  # the reply is whole: only the connection is lost
             async with asyncio.timeout(DRAIN):
-                while await self.read() is not None:
+                async for _ in body:
                     continue
-        except _FAULTS:
-            return  # the reply is whole: only the connection is lost
 
     async def close(self) -> None:
+        """Give the connection back, or close it when the body is not over. What waits for it then fails."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._response is not None:
             await self._response.aclose()
 
@@ -324,9 +356,6 @@ class _Call:
 
 
 # -- the body
-
-
-_LAST_LINES: Final[tuple[bytearray, ...]] = (bytearray(b"data: [DONE]"), bytearray(b"data:[DONE]"))
 
 
 class _Reply:
@@ -343,7 +372,7 @@ class _Reply:
         self._pieces: list[str] = []
         self._length = 0
         self._fresh: list[str] = []
-        self._tail = bytearray()
+        self._tail = b""
         self._data: list[bytes] = []
         self._document: bool | None = None
         self._finish: str | None = None
@@ -356,28 +385,48 @@ class _Reply:
 
     def feed(self, data: bytes) -> str:
         """Take bytes as they came off the wire; the text that they complete."""
-        self._tail += data
+        if self._tail:
+            data = self._tail + data
         if self._document is None:
-            start = self._tail.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-            if start == b"<":
-                self._broken("The provider answered with a web page.")
-            if start:
-                self._document = start == b"{"
-        if not self._document and b"\n" in data:
-            *lines, self._tail = self._tail.split(b"\n")
-            for line in lines:
-                self._line(bytes(line))
-                if self.ended:
-                    break
+            self._sniff(data)
+        if self._document:
+            self._tail = data
+        else:
+            lines = data.split(b"\n")
+            self._tail = lines.pop()
+            self._read(lines)
         if len(self._tail) > MAX_BODY:
             self._broken("The provider sent too much at once.")
         return self._taken()
 
+    def _sniff(self, data: bytes) -> None:
+        """Servers label their answers wrongly; the first character tells."""
+        start = data.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        if start == b"<":
+            self._broken("The provider answered with a web page.")
+        elif start:
+            self._document = start == b"{"
+
+    def _read(self, lines: list[bytes]) -> None:
+        """Lines of the stream. An empty one ends an event; comments and other fields say nothing to us."""
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data.append(line[5:])
+            elif self._data and not line.rstrip(b"\r"):
+                data = b"\n".join(self._data).strip()
+                self._data.clear()
+                if data == b"[DONE]":
+                    self.ended = True
+                else:
+                    self._event(data)
+            if self.ended:
+                return
+
     def close(self) -> str:
         """The body is over; the text that was still to come. A reply that is not whole gets its fault."""
         if self._document:
-            self._event(bytes(self._tail))
-        elif self._tail.strip() in _LAST_LINES:
+            self._event(self._tail)
+        elif self._tail.strip() in (b"data: [DONE]", b"data:[DONE]"):
             self.ended = True
         if not self.ended and self._finish is None:
             if self._pieces:
@@ -408,19 +457,6 @@ class _Reply:
 
     def _broken(self, detail: str) -> None:
         self.fault, self.ended = ProviderError("provider_malformed", detail), True
-
-    def _line(self, line: bytes) -> None:
-        """One line of the stream. An empty one ends an event; comments and other fields say nothing to us."""
-        line = line.removesuffix(b"\r")
-        if line.startswith(b"data:"):
-            self._data.append(line[5:].removeprefix(b" "))
-        elif not line and self._data:
-            data = b"\n".join(self._data)
-            self._data.clear()
-            if data.strip() == b"[DONE]":
-                self.ended = True
-            else:
-                self._event(data)
 
     def _event(self, data: bytes) -> None:
         """One JSON object: a chunk, a whole completion, an error, or something that we need not know."""
@@ -469,13 +505,13 @@ class _Rejected(ProviderError):
         return {name for name in parameters if re.search(rf"\b{name}\b", self._body)}
 
 
-def _explained(error: BaseException, *, begun: bool) -> ProviderError:
+def _explained(error: BaseException, *, late: bool, begun: bool) -> ProviderError:
     """The fault in our own words: the server's may quote the prompt, or the key."""
     if isinstance(error, ProviderError):
         return error
     if isinstance(error, APIStatusError):
         return _status_fault(error)
-    if _is_timeout(error):
+    if late or _is_timeout(error):
         return ProviderError("provider_timeout", "The provider took too long.")
     if begun:
         return ProviderError("provider_interrupted", "The connection to the provider broke half way.")

@@ -1,0 +1,120 @@
+"""Commands of the host: what arrives on the command line."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import click
+from sqlalchemy import select
+
+from models.access import ApiKey, effective_scopes
+from models.base import new_id, now
+from models.errors import Conflict
+from models.personas import Persona, PersonaVersion
+from models.tenancy import Product, Region, RegionAssignment, Role, Seat, Stack, Subscription, Tenant, User
+from storage import migrations, secrets
+from storage.database import Session, platform
+from storage.settings import settings
+
+CAPABILITIES = ("chat_ai",)
+SEATS = 25
+PERIOD = timedelta(days=366)
+
+
+def prepare() -> None:
+    """Bring the database up to date."""
+    migrations.upgrade()
+
+
+def _product(db: Session) -> Product:
+    found = db.scalar(select(Product).where(Product.slug == "booga-chat"))
+    return found or db.put(Product(name="Booga Chat", slug="booga-chat", capabilities=list(CAPABILITIES)))
+
+
+def _region(db: Session) -> Region:
+    found = db.scalar(select(Region).where(Region.slug == "default"))
+    return found or db.put(Region(name="Default region", slug="default"))
+
+
+def make_tenant(name: str, email: str, password: str, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """A tenant that can chat at once: subscription, stack, owner with seat and region, default persona, API key."""
+    hashed = secrets.hash_password(password)
+    with platform() as db:
+        if db.scalar(select(User.id).where(User.email == email.strip().lower())):
+            raise Conflict(f"The address {email} is taken.")
+        product, region = _product(db), _region(db)
+        tenant = db.put(Tenant(name=name))
+        of = {"tenant_id": tenant.id}
+        at = now()
+        subscription = db.put(
+            Subscription(
+                **of,
+                product_id=product.id,
+                seats=SEATS,
+                capabilities=[capability for capability in CAPABILITIES if capability not in without],
+                period_start=at,
+                period_end=at + PERIOD,
+            )
+        )
+        stack = db.put(
+            Stack(**of, name=f"{product.name}, {region.name}", product_id=product.id, region_id=region.id)
+        )
+        owner = db.put(User(**of, email=email.strip().lower(), role=Role.OWNER, password_hash=hashed))
+        db.put(Seat(**of, subscription_id=subscription.id, user_id=owner.id))
+        db.put(RegionAssignment(**of, user_id=owner.id, region_id=region.id))
+        persona = db.put(
+            Persona(**of, id=new_id(), stack_id=stack.id, name="Assistant", slug="assistant", is_default=True)
+        )
+        db.put(
+            PersonaVersion(
+                **of, persona_id=persona.id, version=1, values=persona.snapshot([], []), author_id=owner.id
+            )
+        )
+        key, secret = ApiKey.issue(
+            user_id=owner.id, role=owner.role, name="bootstrap", scopes=effective_scopes(owner.role, None)
+        )
+        key.tenant_id = tenant.id
+        db.put(key)
+    return {"tenant_id": tenant.id, "user_id": owner.id, "api_key": secret, "stack_id": stack.id}
+
+
+def announce_demo() -> None:
+    """Make the demo tenant once, and say how to begin."""
+
+
+def register(main: click.Group, one_clear_line: Any) -> None:
+    """Add these commands to ``booga``."""
+
+    @main.command()
+    def migrate() -> None:
+        """Bring the database's schema up to date."""
+        with one_clear_line():
+            settings()
+            click.echo(f"at revision {migrations.upgrade()}")
+
+    @main.command()
+    @click.option("--tenant", required=True, help="The company's name.")
+    @click.option("--email", required=True, help="Its owner's address.")
+    @click.option("--password", required=True, help="The owner's password, 12 characters or more.")
+    @click.option(
+        "--without-capability",
+        multiple=True,
+        metavar="NAME",
+        help="Leave a capability out of the subscription.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    def bootstrap(
+        tenant: str, email: str, password: str, without_capability: tuple[str, ...], as_json: bool
+    ) -> None:
+        """Make a tenant with an owner, a subscription, a stack, a default persona and an API key."""
+        if len(password) < 12:
+            raise click.BadParameter("use 12 characters or more", param_hint="--password")
+        with one_clear_line():
+            settings()
+            prepare()
+            made = make_tenant(tenant, email, password, without_capability)
+        click.echo(
+            json.dumps(made) if as_json else "\n".join(f"{name}: {value}" for name, value in made.items())
+        )

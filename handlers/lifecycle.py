@@ -1,0 +1,65 @@
+"""What runs beside requests for as long as the server does, and how it writes its log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from storage.settings import settings
+
+SECRET_FIELDS = frozenset(
+    {
+        "api_key",
+        "key",
+        "password",
+        "token",
+        "access_token",
+        "refresh_token",
+        "secret",
+        "authorization",
+        "content",
+        "text",
+        "prompt",
+    }
+)
+
+
+def _redact(logger: Any, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Never a secret nor a word of a conversation, whoever logs it."""
+    for name in entry:
+        if name in SECRET_FIELDS:
+            entry[name] = "[redacted]"
+    return entry
+
+
+def configure_logs() -> None:
+    """One structured line per event on stderr: JSON unless a terminal reads it."""
+    shown = (
+        structlog.processors.JSONRenderer()
+        if settings().json_logs
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact,
+            structlog.processors.format_exc_info,
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[None]:
+    """Start the background work of this process, and end it in order."""
+    yield

@@ -1,0 +1,193 @@
+"""Personas: what answers, with which prompt, and what it may read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete as remove, or_, select, update as change
+
+from handlers.auth import caller
+from handlers.replies import Listing, Paging, created
+from handlers.schemas import personas as wire
+from models.chat.conversations import ChatSession
+from models.errors import Conflict, RuleBroken
+from models.knowledge.library import Category, KnowledgeIndex
+from models.personas import Persona, PersonaAssignment, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
+from models.tenancy import Organization, Stack
+from storage.database import Session, reading, transaction
+
+DEFAULTS: dict[str, Any] = {
+    "description": "",
+    "organization_id": None,
+    "system_prompt": "",
+    "llm_provider": None,
+    "default_chat_model": None,
+    "temperature": None,
+    "max_output_tokens": None,
+    "default_max_documents": None,
+    "default_score_threshold": None,
+    "allow_web_search": False,
+    "allow_file_uploads": True,
+    "allow_knowledge_search": True,
+    "is_active": True,
+    "is_default": False,
+    "accessible_index_ids": [],
+    "accessible_category_ids": [],
+}
+ORDERINGS = {"name": Persona.name, "created_at": Persona.created_at, "updated_at": Persona.updated_at}
+COLUMNS = (
+    "id",
+    "name",
+    "slug",
+    "description",
+    "stack_id",
+    "organization_name",
+    "llm_provider",
+    "default_chat_model",
+    "is_active",
+    "is_default",
+    "version",
+    "created_at",
+    "updated_at",
+)
+
+
+def visible() -> ColumnElement[bool]:
+    """The personas that the caller may know of: all for administrators, else the assigned and the stacks' default ones."""
+    if caller().is_admin:
+        return Persona.id.is_not(None)
+    assigned = select(PersonaAssignment.persona_id).where(PersonaAssignment.user_id == caller().user_id)
+    return or_(Persona.id.in_(assigned), Persona.is_default)
+
+
+def find(db: Session, id: str, *, pointer: str | None = None) -> Persona:
+    """A persona that the caller may know of; else as if it were not there."""
+    persona = db.require(Persona, id, pointer=pointer)
+    if db.scalar(select(Persona.id).where(Persona.id == id, visible())) is None:
+        return db.require(Persona, None, pointer=pointer)
+    return persona
+
+
+def list(paging: Paging, stack_id: str | None = None, organization: str | None = None) -> Listing:
+    """The personas that the caller may know of."""
+    query = select(Persona).where(visible())
+    if stack_id:
+        query = query.where(Persona.stack_id == stack_id)
+    if organization:
+        query = query.where(Persona.organization_id == organization)
+    return Listing(
+        query,
+        wire.show,
+        paging,
+        ORDERINGS,
+        Persona.id,
+        caller(),
+        searched=(Persona.name, Persona.description),
+        columns=COLUMNS,
+    )
+
+
+def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Define a persona."""
+    with transaction(caller()) as db:
+        db.require(Stack, body["stack_id"], pointer="/stack_id")
+        persona = Persona(stack_id=body["stack_id"], name=body["name"], slug=_free_slug(db, body))
+        _apply(db, persona, {**DEFAULTS, **body})
+        return created(wire.show(persona), f"/api/v1/chat/personas/{persona.id}")
+
+
+def get(id: str) -> dict[str, Any]:
+    """The persona as it stands."""
+    with reading(caller()) as db:
+        return wire.show(find(db, id))
+
+
+def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set every field; what is left out takes its default."""
+    with transaction(caller()) as db:
+        persona = db.require(Persona, id, lock=True)
+        if body["stack_id"] != persona.stack_id:
+            raise RuleBroken("A persona stays in its stack.", pointer="/stack_id")
+        _apply(db, persona, {**DEFAULTS, **body})
+        return wire.show(persona)
+
+
+def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set the fields that came."""
+    with transaction(caller()) as db:
+        persona = db.require(Persona, id, lock=True)
+        _apply(db, persona, body)
+        return wire.show(persona)
+
+
+def delete(id: str) -> None:
+    """Remove the persona; its sessions stay readable."""
+    with transaction(caller()) as db:
+        persona = db.require(Persona, id, lock=True)
+        db.execute(change(ChatSession).where(ChatSession.persona_id == id).values(persona_id=None))
+        db.delete(persona)
+
+
+def _free_slug(db: Session, body: dict[str, Any]) -> str:
+    wanted: str = body.get("slug") or slug_of(body["name"])
+    taken = set(db.scalars(select(Persona.slug).where(Persona.slug.startswith(wanted, autoescape=True))))
+    if wanted not in taken:
+        return wanted
+    if "slug" in body:
+        raise Conflict("The slug is taken.", pointer="/slug")
+    return next(
+        f"{wanted}-{number}" for number in range(2, len(taken) + 3) if f"{wanted}-{number}" not in taken
+    )
+
+
+def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
+    """Set fields, check what they refer to, and keep the result as a new version."""
+    is_new = persona.version is None
+    if values.get("organization_id"):
+        db.require(Organization, values["organization_id"], pointer="/organization_id")
+    if not is_new and values.get("slug", persona.slug) != persona.slug:
+        persona.slug = _free_slug(db, values)
+    if values.get("is_default"):
+        others = change(Persona).where(
+            Persona.stack_id == persona.stack_id, Persona.is_default, Persona.id != (persona.id or "")
+        )
+        db.execute(
+            others.values(is_default=False)
+            if not is_new
+            else change(Persona)
+            .where(Persona.stack_id == persona.stack_id, Persona.is_default)
+            .values(is_default=False)
+        )
+    for name, value in values.items():
+        if name not in ("accessible_index_ids", "accessible_category_ids", "slug", "stack_id"):
+            setattr(persona, name, value)
+    persona.version = 1 if is_new else persona.version + 1
+    db.put(persona)
+    _grant(db, persona, KnowledgeIndex, PersonaIndex, "index_id", "accessible_index_ids", values)
+    _grant(db, persona, Category, PersonaCategory, "category_id", "accessible_category_ids", values)
+    db.flush()
+    db.refresh(persona)
+    snapshot = persona.snapshot(
+        [index.id for index in persona.accessible_indices],
+        [category.id for category in persona.accessible_categories],
+    )
+    db.put(
+        PersonaVersion(
+            persona_id=persona.id, version=persona.version, values=snapshot, author_id=caller().user_id
+        )
+    )
+
+
+def _grant(
+    db: Session, persona: Persona, target: Any, link: Any, column: str, field: str, values: dict[str, Any]
+) -> None:
+    """Make the persona's grants of one kind exactly those of ``values[field]``, if it came."""
+    if field not in values:
+        return
+    wanted = set(values[field])
+    known = set(db.scalars(select(target.id).where(target.id.in_(wanted)))) if wanted else set()
+    for position, id in enumerate(values[field]):
+        if id not in known:
+            raise RuleBroken("There is no such resource.", pointer=f"/{field}/{position}")
+    db.execute(remove(link).where(link.persona_id == persona.id))
+    db.add_all(link(**{"persona_id": persona.id, column: id}) for id in sorted(wanted))

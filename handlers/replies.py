@@ -1,0 +1,219 @@
+"""What handlers give back, beside plain ``dict``s: pages of lists, files, texts, event streams; and what lists take."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlencode
+
+import orjson
+from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from handlers.problems import Problem
+from storage.database import OfTenant, Session, reading
+
+Dump = Callable[[Any], dict[str, Any]]
+Column = InstrumentedAttribute[Any] | ColumnElement[Any]
+CSV_BATCH = 500
+
+
+@dataclass(slots=True)
+class Upload:
+    """A file of a multipart body; ``file`` is positioned at its start, ``size`` is in bytes."""
+
+    name: str
+    media_type: str
+    file: BinaryIO
+    size: int
+
+
+@dataclass(slots=True)
+class Paging:
+    """Which part of a list is wanted. ``whole``: all of it, as CSV."""
+
+    page: int = 1
+    page_size: int = 20
+    ordering: str | None = None
+    search: str | None = None
+    cursor: str | None = None
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Text:
+    """A whole text of some media type."""
+
+    body: str | bytes
+    media_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Parts:
+    """A text that is made part by part, in a thread."""
+
+    parts: Iterator[bytes]
+    media_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """A file on disk, sent as an attachment or shown in place."""
+
+    path: Path
+    media_type: str
+    name: str
+    etag: str
+
+
+@dataclass(slots=True)
+class Events:
+    """Server-sent events; ``parts`` yields encoded blocks and is closed when the reader leaves."""
+
+    parts: AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class Listing:
+    """A list that knows how to show one page as JSON, or the whole as CSV."""
+
+    query: Select[Any]
+    dump: Dump
+    paging: Paging
+    orderings: Mapping[str, Column]
+    tie: Column
+    of: OfTenant
+    searched: tuple[Column, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def _filtered(self) -> Select[Any]:
+        query = self.query
+        if self.paging.search:
+            pattern = "%" + _escaped(self.paging.search) + "%"
+            query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in self.searched)))
+        return query
+
+    def _ordered(self, query: Select[Any]) -> Select[Any]:
+        ordering = self.paging.ordering or next(iter(self.orderings), "")
+        column = self.orderings.get(ordering.lstrip("-"))
+        down = ordering.startswith("-")
+        if column is not None:
+            query = query.order_by(column.desc() if down else column.asc())
+        return query.order_by(self.tie.desc() if down else self.tie.asc())
+
+    def page(self, db: Session, url: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+        """The page as the contract shows lists; ``url`` makes an absolute URL with other query values."""
+        filtered = self._filtered()
+        count = db.scalar(select(func.count()).select_from(filtered.order_by(None).subquery())) or 0
+        number, size = self.paging.page, self.paging.page_size
+        rows = db.scalars(self._ordered(filtered).limit(size).offset((number - 1) * size)).unique().all()
+        last = max(1, -(-count // size))
+        return {
+            "count": count,
+            "next": url({"page": number + 1}) if number * size < count else None,
+            "previous": url({"page": min(number - 1, last)}) if number > 1 else None,
+            "results": [self.dump(row) for row in rows],
+        }
+
+    def csv(self) -> Iterator[bytes]:
+        """The whole list, batch by batch, each in a short transaction of its own."""
+        offset, header_sent = 0, False
+        while True:
+            with reading(self.of) as db:
+                rows = [
+                    self.dump(row)
+                    for row in db.scalars(
+                        self._ordered(self._filtered()).limit(CSV_BATCH).offset(offset)
+                    ).unique()
+                ]
+            if not header_sent:
+                yield csv_rows([self.columns])
+                header_sent = True
+            if rows:
+                yield csv_rows([[row.get(column) for column in self.columns] for row in rows])
+            if len(rows) < CSV_BATCH:
+                return
+            offset += CSV_BATCH
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def cell(value: Any) -> str:
+    """A value as a spreadsheet may open it: text that would be taken for a formula gets a leading apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        value = orjson.dumps(value).decode()
+    text = str(value)
+    if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + text
+    return text
+
+
+def csv_rows(rows: Any) -> bytes:
+    """Rows as RFC 4180 text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([cell(value) for value in row])
+    return buffer.getvalue().encode()
+
+
+def created(body: dict[str, Any], location: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """201 with the place of the new resource."""
+    return body, 201, {"Location": location}
+
+
+def envelope(data: Any, **meta: Any) -> dict[str, Any]:
+    """The reference's envelope of function views."""
+    return {"success": True, "data": data, "error": None, "meta": meta}
+
+
+def event(name: str, id: str, data: dict[str, Any]) -> bytes:
+    """One server-sent event: JSON on one ``data:`` line."""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (id.encode(), name.encode(), orjson.dumps(data))
+
+
+def cursor_of(moment: datetime, id: str) -> str:
+    """An opaque place in a list that is ordered by time and id."""
+    return base64.urlsafe_b64encode(f"{moment.isoformat()}|{id}".encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str) -> tuple[datetime, str]:
+    """What ``cursor_of`` hid; 400 for anything else."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        moment, _, id = text.partition("|")
+        place = datetime.fromisoformat(moment)
+        if place.tzinfo is None or len(id) != 36:
+            raise ValueError
+    except ValueError as fault:
+        raise Problem(
+            "validation-failed",
+            "The cursor is not one of ours.",
+            faults=[{"parameter": "cursor", "detail": "is not valid"}],
+        ) from fault
+    return place, id
+
+
+def with_query(url: str, query: dict[str, Any]) -> str:
+    """``url`` with these query values."""
+    return f"{url}?{urlencode(query, doseq=True)}" if query else url
+
+
+def after(columns: tuple[Column, Column], cursor: str) -> ColumnElement[bool]:
+    """The condition for rows behind ``cursor`` in ascending order."""
+    moment, id = place_of(cursor)
+    return tuple_(*columns) > tuple_(moment, id)

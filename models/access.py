@@ -1,0 +1,176 @@
+"""Who calls and what that caller may do: roles, scopes, API keys, sign-ins, signing keys."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Entity, Id, TenantOwned, now, own_key, reference
+from models.errors import RuleBroken
+from models.tenancy import Role
+
+AREAS = (
+    "chat",
+    "knowledge",
+    "personas",
+    "bots",
+    "configurations",
+    "tenants",
+    "api_keys",
+    "webhooks",
+    "audit",
+    "profile",
+)
+"""The parts of the product that scopes speak of."""
+
+SCOPES = tuple(f"{area}:{verb}" for area in AREAS for verb in ("read", "write"))
+
+_VIEWER = frozenset(
+    f"{area}:read" for area in ("chat", "knowledge", "personas", "bots", "configurations", "profile")
+)
+_MEMBER = _VIEWER | {"chat:write", "profile:write"}
+
+SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
+    Role.VIEWER: _VIEWER | {"profile:write"},
+    Role.MEMBER: _MEMBER,
+    Role.ADMIN: frozenset(SCOPES),
+    Role.OWNER: frozenset(SCOPES),
+}
+"""What each role may do at most. A key never has more than its maker's role has now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, as far as any rule needs to know. Immutable; made anew when rights change."""
+
+    tenant_id: str
+    user_id: str
+    role: str
+    scopes: frozenset[str]
+    capabilities: frozenset[str]
+    key_id: str | None = None
+    sign_in_id: str | None = None
+    name: str = field(default="", compare=False)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller administers the tenant."""
+        return self.role in (Role.ADMIN, Role.OWNER)
+
+    @property
+    def identity(self) -> str:
+        """What limits and idempotency keys are counted for: the key, or else the user."""
+        return f"key:{self.key_id}" if self.key_id else f"user:{self.user_id}"
+
+
+def effective_scopes(role: str, granted: Iterable[str] | None) -> frozenset[str]:
+    """The role's scopes, narrowed to ``granted`` for a key (None: a person, who has all of the role's)."""
+    allowed = SCOPES_OF_ROLE.get(role, frozenset())
+    return allowed if granted is None else allowed & frozenset(granted)
+
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+KEY_PATTERN = r"^bk_(live|oper)_[0-9A-Za-z]{38}$"
+"""An API key: ``bk_``, its kind, 32 random characters (190 bits) and 6 of checksum (CRC-32 in base 62)."""
+
+
+def _checksum(text: str) -> str:
+    value, digits = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        value, rest = divmod(value, 62)
+        digits = _ALPHABET[rest] + digits
+    return digits
+
+
+def new_key(kind: str = "live") -> str:
+    """A fresh API key, to be shown once."""
+    body = f"bk_{kind}_" + "".join(secrets.choice(_ALPHABET) for _ in range(32))
+    return body + _checksum(body)
+
+
+def is_well_formed(key: str) -> bool:
+    """Whether the checksum fits: a mistyped key is refused without asking the database."""
+    return len(key) == 46 and key.startswith("bk_") and _checksum(key[:-6]) == key[-6:]
+
+
+def digest(secret: str) -> str:
+    """SHA-256 of a high-entropy secret, as stored. (Passwords are not this: they get argon2id.)"""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class ApiKey(TenantOwned, Entity):
+    """A key that acts as its maker, within its scopes."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (own_key(), reference("user_id", "users", ondelete="CASCADE"))
+
+    user_id: Mapped[str] = mapped_column(Id, index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    prefix: Mapped[str] = mapped_column(String(16))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+    @classmethod
+    def issue(
+        cls, *, user_id: str, role: str, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+    ) -> tuple[ApiKey, str]:
+        """A new key of ``user_id`` and its secret text. Scopes beyond the maker's role are refused."""
+        wanted = sorted(set(scopes))
+        beyond = sorted(set(wanted) - effective_scopes(role, None))
+        if beyond:
+            raise RuleBroken(f"Your role does not hold {', '.join(beyond)}.", pointer="/scopes")
+        secret = new_key()
+        key = cls(
+            user_id=user_id,
+            name=name,
+            prefix=secret[:12],
+            key_hash=digest(secret),
+            scopes=wanted,
+            expires_at=expires_at,
+        )
+        return key, secret
+
+    def is_usable(self) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now())
+
+
+class SignIn(TenantOwned, Entity):
+    """A signed-in device: the family of refresh tokens that descends from one login.
+
+    Only the newest refresh token is good. One that was spent is a sign of theft and ends the family (RFC 9700, 4.14).
+    """
+
+    __tablename__ = "sign_ins"
+    __table_args__ = (own_key(), reference("user_id", "users", ondelete="CASCADE"))
+
+    user_id: Mapped[str] = mapped_column(Id, index=True)
+    refresh_hash: Mapped[str] = mapped_column(String(64))
+    rotation: Mapped[int] = mapped_column(default=0)
+    user_agent: Mapped[str] = mapped_column(String(300), default="")
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    def is_open(self) -> bool:
+        """Whether its tokens are still good."""
+        return self.ended_at is None and self.expires_at > now()
+
+
+class SigningKey(Entity):
+    """A private key for access tokens, encrypted with the installation's secret; ``id`` is the JWT's ``kid``."""
+
+    __tablename__ = "signing_keys"
+
+    algorithm: Mapped[str] = mapped_column(String(20))
+    private_key: Mapped[bytes] = mapped_column(LargeBinary)
+    retired_at: Mapped[datetime | None]

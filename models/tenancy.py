@@ -1,0 +1,125 @@
+"""Who belongs to what: tenants, what they subscribed to, their stacks and their people."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Entity, Id, TenantOwned, now, own_key, reference
+
+
+class Role(enum.StrEnum):
+    """What a person may do in a tenant, weakest first."""
+
+    VIEWER = "viewer"
+    MEMBER = "member"
+    ADMIN = "admin"
+    OWNER = "owner"
+
+
+class Tenant(Entity):
+    """A company whose data nobody else sees."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(String(200))
+    is_active: Mapped[bool] = mapped_column(default=True)
+
+
+class Product(Entity):
+    """What can be subscribed to, with the capabilities it carries (global)."""
+
+    __tablename__ = "products"
+
+    name: Mapped[str] = mapped_column(String(200))
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
+    capabilities: Mapped[list[str]]
+
+
+class Region(Entity):
+    """Where a stack stands (global)."""
+
+    __tablename__ = "regions"
+
+    name: Mapped[str] = mapped_column(String(200))
+    slug: Mapped[str] = mapped_column(String(100), unique=True)
+
+
+class Subscription(TenantOwned, Entity):
+    """A tenant's right to a product: seats, capabilities and the period in which they hold."""
+
+    __tablename__ = "subscriptions"
+    __table_args__ = (own_key(),)
+
+    product_id: Mapped[str] = mapped_column(Id, ForeignKey("products.id"))
+    status: Mapped[str] = mapped_column(String(20), default="active")
+    seats: Mapped[int]
+    capabilities: Mapped[list[str]]
+    period_start: Mapped[datetime]
+    period_end: Mapped[datetime | None]
+
+    def grants(self, capability: str, at: datetime | None = None) -> bool:
+        """Whether this subscription gives ``capability`` at that instant (default: now)."""
+        moment = at or now()
+        running = self.period_start <= moment and (self.period_end is None or moment < self.period_end)
+        return self.status == "active" and running and capability in self.capabilities
+
+
+class Stack(TenantOwned, Entity):
+    """A tenant's product in a region: what personas and sessions belong to."""
+
+    __tablename__ = "stacks"
+    __table_args__ = (own_key(), UniqueConstraint("tenant_id", "product_id", "region_id"))
+
+    name: Mapped[str] = mapped_column(String(200))
+    product_id: Mapped[str] = mapped_column(Id, ForeignKey("products.id"))
+    region_id: Mapped[str] = mapped_column(Id, ForeignKey("regions.id"))
+
+
+class Organization(TenantOwned, Entity):
+    """A label within a tenant; it grants nothing."""
+
+    __tablename__ = "organizations"
+    __table_args__ = (own_key(),)
+
+    name: Mapped[str] = mapped_column(String(200))
+
+
+class User(TenantOwned, Entity):
+    """A person of a tenant. An address belongs to one person in the whole installation."""
+
+    __tablename__ = "users"
+    __table_args__ = (own_key(),)
+
+    email: Mapped[str] = mapped_column(String(320), unique=True)
+    name: Mapped[str] = mapped_column(String(200), default="")
+    role: Mapped[str] = mapped_column(String(20), default=Role.MEMBER)
+    is_active: Mapped[bool] = mapped_column(default=True)
+    password_hash: Mapped[str | None] = mapped_column(String(200))
+
+
+class Seat(TenantOwned, Base):
+    """A user's place in a subscription."""
+
+    __tablename__ = "seats"
+    __table_args__ = (
+        reference("subscription_id", "subscriptions", ondelete="CASCADE"),
+        reference("user_id", "users", ondelete="CASCADE"),
+    )
+
+    subscription_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RegionAssignment(TenantOwned, Base):
+    """A user's admission to a region."""
+
+    __tablename__ = "region_assignments"
+    __table_args__ = (reference("user_id", "users", ondelete="CASCADE"),)
+
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    region_id: Mapped[str] = mapped_column(Id, ForeignKey("regions.id", ondelete="CASCADE"), primary_key=True)

@@ -1,0 +1,58 @@
+"""Work that outlives a request: jobs, and the answers kept for repeated requests."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Entity, Id, TenantOwned, now
+
+
+class JobStatus(enum.StrEnum):
+    """Where a job is. ``dead`` is the dead letter: tried often enough."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"
+
+
+JOB_LEASE = timedelta(seconds=20)
+JOB_ATTEMPTS = 3
+
+
+class Job(TenantOwned, Entity):
+    """A piece of work by kind and subject (an id, never a pickle). A lease that ends makes it anybody's again."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("jobs_due", "status", "due_at"), UniqueConstraint("kind", "subject_id"))
+
+    kind: Mapped[str] = mapped_column(String(50))
+    subject_id: Mapped[str] = mapped_column(Id)
+    status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(default=now)
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[str | None] = mapped_column(String(1000))
+
+
+class IdempotencyRecord(TenantOwned, Entity):
+    """The first answer to a POST, kept for a day under the caller's own key (IETF draft-ietf-httpapi-idempotency-key)."""
+
+    __tablename__ = "idempotency_records"
+    __table_args__ = (UniqueConstraint("tenant_id", "caller", "operation", "key"),)
+
+    caller: Mapped[str] = mapped_column(String(100))
+    operation: Mapped[str] = mapped_column(String(100))
+    key: Mapped[str] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    message_id: Mapped[str | None] = mapped_column(Id)
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, Any] | None]
+    body: Mapped[bytes | None] = mapped_column(LargeBinary)
+    expires_at: Mapped[datetime]

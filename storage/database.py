@@ -1,0 +1,207 @@
+"""Transactions that see one tenant, on SQLite and PostgreSQL alike.
+
+One owner of commit: whoever opens the outermost ``transaction`` in a context. A ``transaction`` inside another joins it,
+so that a guard (``If-Match``, ``Idempotency-Key``) and the handler that it guards are one unit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import ORMExecuteState, UOWTransaction, with_loader_criteria
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.pool import QueuePool
+
+from models.base import Base, TenantOwned
+from models.errors import NotFound, RuleBroken, Stale
+from storage.settings import settings
+
+THREADS = 24
+"""Threads that run handlers, and so the most connections that one process holds (and a few for background work)."""
+
+E = TypeVar("E", bound=Base)
+
+
+class OfTenant(Protocol):
+    """Anything that says whose rows may be seen."""
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant's id."""
+
+
+class Session(OrmSession):
+    """A session bound to one tenant, or to none (``tenant_id`` None) for the platform's own work."""
+
+    tenant_id: str | None = None
+
+    def require(
+        self, entity: type[E], id: str | None, *, pointer: str | None = None, lock: bool = False
+    ) -> E:
+        """The row with that id, in this tenant; else ``NotFound``, or ``RuleBroken`` when a body's ``pointer`` named it."""
+        found = self.get(entity, id, with_for_update=lock or None) if id is not None else None
+        if found is None:
+            if pointer:
+                raise RuleBroken("There is no such resource.", pointer=pointer)
+            raise NotFound()
+        return found
+
+    def put(self, row: E) -> E:
+        """Add a row and send it to the database, so that its defaults are known and its rules were asked."""
+        self.add(row)
+        self.flush()
+        return row
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _see_one_tenant(state: ORMExecuteState) -> None:
+    session = state.session
+    tenant_id = session.tenant_id if isinstance(session, Session) else None
+    if tenant_id is None or state.is_column_load or state.is_relationship_load:
+        return
+    if state.is_select or state.is_update or state.is_delete:
+        state.statement = state.statement.options(
+            with_loader_criteria(
+                TenantOwned, lambda entity: entity.tenant_id == tenant_id, include_aliases=True
+            )
+        )
+
+
+@event.listens_for(Session, "before_flush")
+def _write_one_tenant(session: OrmSession, context: UOWTransaction, instances: Any) -> None:
+    tenant_id = session.tenant_id if isinstance(session, Session) else None
+    if tenant_id is None:
+        return
+    for row in session.new:
+        if isinstance(row, TenantOwned):
+            if row.tenant_id is None:
+                row.tenant_id = tenant_id
+            elif row.tenant_id != tenant_id:
+                raise RuntimeError(f"{type(row).__name__} of another tenant in a tenant's transaction")
+
+
+_sqlite_writer = threading.Lock()
+"""SQLite takes one writer. Waiting here is fair and immediate; waiting in its busy handler is neither."""
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "busy_timeout=20000",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "cache_size=-16000",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@cache
+def engine() -> Engine:
+    """The process's connections to SQL."""
+    url = make_url(settings().database_url)
+    options: dict[str, Any] = {
+        "poolclass": QueuePool,
+        "pool_size": THREADS,
+        "max_overflow": 8,
+        "pool_timeout": 30,
+        "json_serializer": lambda value: orjson.dumps(value).decode(),
+        "json_deserializer": orjson.loads,
+    }
+    if url.get_backend_name() == "sqlite":
+        made = create_engine(url, connect_args={"check_same_thread": False, "timeout": 20}, **options)
+        _prepare_sqlite(made)
+        return made
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, **options)
+
+
+_open: ContextVar[Session | None] = ContextVar("open_transaction", default=None)
+
+
+def current() -> Session | None:
+    """The transaction that is open in this context, if any."""
+    return _open.get()
+
+
+@contextmanager
+def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Iterator[Session]:
+    outer = _open.get()
+    if outer is not None:
+        if outer.tenant_id != tenant_id:
+            raise RuntimeError("a transaction of one tenant inside another's")
+        yield outer
+        outer.flush()
+        return
+    bind = engine()
+    locked = writes and bind.dialect.name == "sqlite"
+    if locked:
+        _sqlite_writer.acquire()
+    try:
+        options: dict[str, Any] = {"writes": writes}
+        if isolation and bind.dialect.name != "sqlite":
+            options["isolation_level"] = isolation
+        session = Session(bind.execution_options(**options), expire_on_commit=False, autoflush=writes)
+        session.tenant_id = tenant_id
+        token = _open.set(session)
+        try:
+            yield session
+            session.commit()
+        except DBAPIError as fault:
+            session.rollback()
+            if getattr(fault.orig, "sqlstate", None) == "40001":
+                raise Stale("The resource was changed at the same time. Read it again.") from fault
+            raise
+        except BaseException:
+            session.rollback()
+            raise
+        finally:
+            _open.reset(token)
+            session.close()
+    finally:
+        if locked:
+            _sqlite_writer.release()
+
+
+@contextmanager
+def transaction(of: OfTenant, *, serializable: bool = False) -> Iterator[Session]:
+    """A unit of work that may write. ``serializable``: concurrent changes of what it read make it ``Stale``."""
+    with _begin(of.tenant_id, writes=True, isolation="SERIALIZABLE" if serializable else None) as session:
+        yield session
+
+
+@contextmanager
+def reading(of: OfTenant) -> Iterator[Session]:
+    """A consistent view that does not write."""
+    with _begin(of.tenant_id, writes=False, isolation="REPEATABLE READ") as session:
+        yield session
+
+
+@contextmanager
+def platform(*, writes: bool = True) -> Iterator[Session]:
+    """A unit of work over all tenants: sign-in, jobs, sweeping, commands. Never for what a caller asked for by id."""
+    with _begin(None, writes=writes, isolation=None) as session:
+        yield session
+
+
+def ping() -> None:
+    """Ask the database for nothing; raises when it is away."""
+    with engine().connect() as connection:
+        connection.execute(select(1))

@@ -1,0 +1,36 @@
+"""Alembic's entry: runs revisions over the application's own engine, one process at a time."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context
+from sqlalchemy import text
+
+import models.access
+import models.chat.conversations
+import models.personas
+import models.work  # noqa: F401 - imported for their tables
+from models.base import Base, Instant
+from storage.database import engine
+
+LOCK = 7_262_110
+
+
+def render(kind: str, item: Any, autogen: Any) -> str | bool:
+    """Write our column types as plain ones, so that a revision does not change when the application does."""
+    if isinstance(item, Instant):
+        return "sa.DateTime(timezone=True)"
+    if isinstance(item, sa.JSON):
+        autogen.imports.add("from sqlalchemy.dialects import postgresql")
+        return 'sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")'
+    return False
+
+
+with engine().connect() as connection:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, compare_type=True, render_item=render
+    )
+    context.run_migrations()
+    connection.commit()
