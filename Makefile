@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv --q
 PACKAGES := openapi handlers models storage
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test check contract contract-bounded browser bench evaluate \
-	format lint types layers spec spec-lint lock clean
+	format lint types spec spec-lint clients lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,21 +77,31 @@ types: install-dev ## mypy
 
 spec: install ## bundle the contract, then lint it
 	$(BIN)/booga spec bundle
-	$(MAKE) --no-print-directory spec-lint
+	@$(MAKE) --no-print-directory spec-lint
 
 spec-lint: node_modules/.installed ## Redocly and Spectral on the bundle
 	npx --no-install redocly lint
 	npx --no-install spectral lint openapi/dist/openapi.yaml --fail-severity=error
 
-# The runtime lock is resolved under the development one, so that both install side by side; the
-# second file holds only what the first does not.
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+# What a generator leaves out it warns of; a client without that operation would be half a client.
+clients: install-dev node_modules/.installed ## prove that the bundle makes TypeScript and Python clients
+	rm -rf build/client build/client.d.ts
+	npx --no-install openapi-typescript
+	npx --no-install tsc --noEmit --strict build/client.d.ts
+	PATH="$(CURDIR)/$(BIN):$$PATH" openapi-python-client generate --fail-on-warning --meta none \
+		--path openapi/dist/openapi.yaml --output-path build/client
+	$(BIN)/python -W error -m compileall -q build/client
+
+# Pins stay as they are while the requirements allow them. The runtime lock is resolved under the
+# development one, so that both install side by side; the second file holds only what the first does not.
+UPGRADE :=
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --excludes requirements-excluded.in
-lock: install-dev ## resolve the requirements anew into the lock files
-	mkdir -p build && rm -f requirements.lock requirements-dev.lock
-	$(BIN)/$(LOCK) requirements-dev.in -o build/all.lock
-	$(BIN)/$(LOCK) -c build/all.lock requirements.in -o requirements.lock
-	$(BIN)/$(LOCK) -c build/all.lock requirements-dev.in -o requirements-dev.lock \
+lock: install-dev ## resolve the requirements into the lock files (UPGRADE=--upgrade: newer ones)
+	@mkdir -p build && cat requirements.lock requirements-dev.lock > build/all.lock
+	$(LOCK) $(UPGRADE) requirements-dev.in -o build/all.lock
+	$(LOCK) --upgrade -c build/all.lock requirements.in -o requirements.lock
+	$(LOCK) --upgrade -c build/all.lock requirements-dev.in -o requirements-dev.lock \
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 clean: ## remove what this file made; never data/

@@ -1,0 +1,77 @@
+"""The frame of the house: what its files promise about each other."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+PACKAGES = ("openapi", "handlers", "storage", "models")
+
+# Who may touch the environment besides storage/settings.py, and why. This set may only shrink.
+ALSO_TOUCH_THE_ENVIRONMENT = {
+    "openapi/__main__.py",  # hands --host and --port on to the server process
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield str(file.relative_to(ROOT)), ast.parse(file.read_text())
+
+
+def test_env_example_names_every_setting_and_no_other() -> None:
+    read = set(re.findall(r'"((?:BOOGA|OPENAI)_[A-Z_]+)"', (ROOT / "storage/settings.py").read_text()))
+    named = set(re.findall(r"^#((?:BOOGA|OPENAI)_[A-Z_]+)=", (ROOT / ".env.example").read_text(), re.M))
+    assert read == named, "storage/settings.py and .env.example disagree"
+
+
+def test_only_settings_read_the_environment() -> None:
+    touching = {
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "putenv")
+    }
+    assert touching - {"storage/settings.py"} == ALSO_TOUCH_THE_ENVIRONMENT
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_pins_everything_by_hash_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    entries = re.split(r"\n(?=[a-z0-9])", text.strip())
+    assert len(entries) > 10
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+==[^ ]+ ", entry), f"not pinned: {entry.splitlines()[0]}"
+        assert "--hash=sha256:" in entry, f"without a hash: {entry.splitlines()[0]}"
+
+
+def test_locks_leave_out_what_is_not_needed() -> None:
+    excluded = {
+        line.split()[0]
+        for line in (ROOT / "requirements-excluded.in").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    locked = {
+        name for lock in LOCKS for name in re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.M)
+    }
+    assert excluded
+    assert not excluded & locked
+
+
+def test_make_alone_prints_every_target() -> None:
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607 - whichever make is installed
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert targets == set(re.findall(r"^  make ([a-z-]+) +\S", printed, re.M))
+
+
+def test_ci_calls_only_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / ".ci/run").read_text()))
+    assert called
+    assert called - {"check"} <= targets
