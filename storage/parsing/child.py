@@ -75,7 +75,7 @@ def _give_up_rights(limits: Limits) -> None:
     for kind, bound in bounds.items():
         _, most = resource.getrlimit(kind)
         allowed = bound if most == resource.RLIM_INFINITY else min(bound, most)
-        # Beyond the soft bound of time comes SIGXCPU, which tells the parent why; beyond the hard one SIGKILL.
+        # Beyond the soft bound of time comes SIGXCPU, which tells the parent why; SIGKILL comes later.
         spare = _GRACE_SECONDS if kind == resource.RLIMIT_CPU and allowed == bound else 0
         resource.setrlimit(kind, (allowed, allowed + spare))
 
