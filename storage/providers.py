@@ -348,11 +348,10 @@ class _Call:
 
     def amended(self, fault: ProviderError) -> bool:
         """Was it a parameter that the server does not know? Then it is left out from now on."""
-        if isinstance(fault, _Rejected):
-            for parameter in fault.names(self._parameters()) & {"stream_options", "max_tokens"}:
-                self._connection.refused.add((self._prompt.chat_model, parameter))
-                return True
-        return False
+        if not isinstance(fault, _Rejected) or self._was_refused(fault.parameter):
+            return False
+        self._connection.refused.add((self._prompt.chat_model, fault.parameter))
+        return True
 
 
 # -- the body
@@ -494,15 +493,9 @@ _FAULTS = (ProviderError, OpenAIError, httpx2.HTTPError, httpx2.StreamError, aio
 
 
 class _Rejected(ProviderError):
-    """A 400 or 422. `body` is the server's, kept only to find out which parameter it means."""
+    """A 400 or 422 whose words name a parameter that the call can do without: `parameter`."""
 
-    def __init__(self, error: ProviderError, body: object) -> None:
-        super().__init__(error.code, error.detail, status=error.status)
-        self._body = str(body)
-
-    def names(self, parameters: dict[str, Any]) -> set[str]:
-        """Which of the sent parameters the server's words name."""
-        return {name for name in parameters if re.search(rf"\b{name}\b", self._body)}
+    parameter: str
 
 
 def _explained(error: BaseException, *, late: bool, begun: bool) -> ProviderError:
@@ -535,16 +528,20 @@ def _status_fault(error: APIStatusError) -> ProviderError:
             "provider_malformed", "The provider redirects elsewhere, which is not followed.", status=status
         )
     known = _known(error.code) or _known(error.type)
-    detail = f"The provider answered {status}{f' ({known})' if known else ''}."
-    fault = ProviderError(
+    optional = (
+        re.search(r"\b(?:stream_options|max_tokens)\b", str(error.body)) if status in (400, 422) else None
+    )
+    fault = (_Rejected if optional else ProviderError)(
         _code_of(status),
-        detail,
+        f"The provider answered {status}{f' ({known})' if known else ''}.",
         status=status,
         retry_after=_retry_after(error.response.headers),
         # A spent quota answers 429 as well, and stays spent.
         retryable=False if known == "insufficient_quota" else None,
     )
-    return _Rejected(fault, error.body) if status in (400, 422) else fault
+    if isinstance(fault, _Rejected) and optional:
+        fault.parameter = optional.group()
+    return fault
 
 
 def _code_of(status: int) -> ErrorCode:

@@ -80,6 +80,7 @@ class Behaviour:
     cite: int = 0  # cite [1] to [n]
     reasoning: int = 0  # so many reasoning deltas before the text
     comments: int = 0  # so many comment lines before the text
+    chatter: bool = False  # while it hangs, send comment lines
     crlf: bool = False  # lines end in CR LF
     split: bool = False  # every byte is written alone, `gap` apart
 
@@ -419,6 +420,8 @@ class _Stream:
         while True:
             if self.sent == how.hang:
                 self.flush(frames)
+                if how.chatter:
+                    self.chatter()
                 return
             if self.sent == how.cut:
                 self.flush(frames)
@@ -445,6 +448,10 @@ class _Stream:
         self.flush(frames)
         self.next_at += how.gap
         self.connection.timer = self.connection.loop.call_at(self.next_at, self.step)
+
+    def chatter(self) -> None:
+        self.write(self.frame.comment())
+        self.connection.later(0.02, self.chatter)
 
     def flush(self, frames: list[bytes]) -> None:
         self.connection.fake.tokens_sent += self.sent - self.request.tokens_sent
