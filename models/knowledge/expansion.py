@@ -35,23 +35,14 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
-    """One line that a computed answer needs, to be looked for on its own."""
-
-    name: str
-    terms: Mapping[str, float]
-    statements: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class AnalysedQuery:
     """A question, ready for ranking.
 
     `terms` are the words to search for with their weights (1 for the question's own), `asked` the question's
     own terms alone, `spelled` how it writes them, `concepts` the matters it names with the terms of each,
-    `synonyms` what else may stand for a term of its own, `operands` the lines that a ratio needs,
-    `statements` those it points at. `vector_text` is what to embed. `years`, `dates`, `quarters`, `forms`
-    are the periods and kinds of filing it names.
+    `synonyms` what else may stand for a term of its own, `statements` those it points at.
+    `vector_text` is what to embed. `years`, `dates`, `quarters`, `forms` are the periods and kinds of filing
+    it names.
     """
 
     text: str
@@ -60,7 +51,6 @@ class AnalysedQuery:
     spelled: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     concepts: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     synonyms: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
-    operands: tuple[Operand, ...] = ()
     statements: frozenset[str] = frozenset()
     named_statements: frozenset[str] = frozenset()
     years: frozenset[int] = frozenset()
@@ -102,7 +92,6 @@ def analyse(question: str, *, expand: bool = True) -> AnalysedQuery:
     found, named = _concepts_in(words, known)
     weights = dict(asked)
     synonyms: dict[str, set[str]] = {}
-    operands: list[Operand] = []
     phrases: list[str] = []
     statements = set(named)
     for spoken, concept in found:
@@ -121,7 +110,6 @@ def analyse(question: str, *, expand: bool = True) -> AnalysedQuery:
                 synonyms.setdefault(term, set()).update(needed)
             statements |= line.statements
             phrases.append(line.name)
-            operands.append(Operand(line.name, needed, line.statements))
     return AnalysedQuery(
         text=question,
         terms=weights,
@@ -129,7 +117,6 @@ def analyse(question: str, *, expand: bool = True) -> AnalysedQuery:
         spelled=dict(spelled),
         concepts={concept.name: frozenset(analysis.terms(concept.name)) for _, concept in found},
         synonyms={term: frozenset(others - {term}) for term, others in synonyms.items()},
-        operands=tuple({operand.name: operand for operand in operands}.values()),
         statements=frozenset(statements),
         named_statements=frozenset(named),
         years=when.years,

@@ -138,7 +138,14 @@ def _cased(name: str) -> str:
     if not name.isupper() or len(name) <= 4:
         return name
     words = name.split()
-    return " ".join(word if "." in word[:-1] and len(word) < 6 else word.capitalize() for word in words)
+    return " ".join(word if _is_initialism(word) else word.capitalize() for word in words)
+
+
+def _is_initialism(word: str) -> bool:
+    """AES, J.M. and 3M stay as they are; THE, INC. and CO do not."""
+    letters = word.strip(".,").lower()
+    short = len(letters) <= 3 and letters not in {"the", "inc", "co", "ltd", "and", "of", "for", "new"}
+    return short or any(character.isdigit() for character in word)
 
 
 def _period_end(cover: str) -> date | None:

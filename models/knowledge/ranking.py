@@ -41,19 +41,18 @@ class Method:
     passages: float = 1.0
     pages: float = 1.0
     vectors: float = 1.0
-    operands: float = 1.0
     # A page that opens with the title of a statement asked for, and is a table, counts so much more.
-    statement_boost: float = 0.5
-    # Which part of its fused score a page keeps in a document of another company, or another period.
+    statement_boost: float = 1.0
+    # Whether the company, period and form that a question names say which documents come first.
     metadata: bool = True
     # How many pages of each list take part in the fusion.
     depth: int = 200
 
-    def most(self, mode: Mode, query: AnalysedQuery) -> float:
+    def most(self, mode: Mode) -> float:
         """The fused sum of a page that is first in every list."""
         lists = 0.0 if mode == "keyword" else self.vectors
         if mode != "vector":
-            lists += self.passages + self.pages + (self.operands if query.operands else 0.0)
+            lists += self.passages + self.pages
         return lists / (self.rrf_k + 1)
 
 
@@ -112,19 +111,19 @@ def rank(
     scope = _Scope(documents)
     words = _Words(scope, query, method) if mode != "vector" else None
     vectors = _Vectors(scope, vector_hits) if mode != "keyword" else None
-    weights = relevance.document_weights(query, [view.metadata for view in scope.views])
+    fits = relevance.document_fits(query, [view.metadata for view in scope.views])
     fused = np.zeros(scope.page_count)
     if words is not None:
         fused += _by_words(scope, words, query, method)
     if vectors is not None:
         fused += method.vectors * _reciprocal(vectors.pages, method)
     if method.metadata:
-        fused *= scope.per_page([fit.weight for fit in weights])
-    evidence = _Evidence(scope, query, words, vectors, [fit.company for fit in weights], scale)
+        fused *= scope.per_page([fit.weight for fit in fits])
+    evidence = _Evidence(scope, query, words, vectors, [fit.company for fit in fits], scale)
     passing = np.flatnonzero((fused > 0) & (evidence.scores >= threshold))
     order = passing[np.argsort(-fused[passing], kind="stable")][:limit]
     best = _best_passages(scope, words, vectors, query, order)
-    most = method.most(mode, query)
+    most = method.most(mode)
     return [
         Ranked(
             document_id=scope.ids[scope.document_of(page)],
@@ -132,22 +131,17 @@ def rank(
             unit=int(scope.units[page]),
             score=float(evidence.scores[page]),
             scores=evidence.parts(page) | {"fused": round(float(fused[page]) / most, 4)},
-            reasons=evidence.reasons(page, weights[scope.document_of(page)]),
+            reasons=evidence.reasons(page, fits[scope.document_of(page)]),
         )
         for page in order.tolist()
     ]
 
 
 def _by_words(scope: "_Scope", words: "_Words", query: AnalysedQuery, method: Method) -> Floats:
-    """The fused ranks of the keyword lists: best passage of the page, whole page, and each operand's line."""
+    """The fused ranks of the keyword lists: best passage of the page, and whole page."""
     boost = scope.statement_boost(query.statements, method.statement_boost)
     fused = method.passages * _reciprocal(scope.best_of_page(words.passages(query.terms)) * boost, method)
-    fused += method.pages * _reciprocal(words.pages(query.terms) * boost, method)
-    for operand in query.operands if method.operands else ():
-        boost = scope.statement_boost(operand.statements, method.statement_boost)
-        share = method.operands / len(query.operands)
-        fused += share * _reciprocal(words.pages(operand.terms) * boost, method)
-    return fused
+    return fused + method.pages * _reciprocal(words.pages(query.terms) * boost, method)
 
 
 def _best_passages(
@@ -191,14 +185,15 @@ class _Evidence:
             self._keyword = relevance.keyword_score(covered, matched, scope.per_page(companies))
         if vectors is not None:
             self._cosines = vectors.pages
-            self._vector = relevance.vector_score(vectors.pages, scale)
+            reachable = np.where(vectors.pages > 0, vectors.pages, vectors.unseen)
+            self._vector = relevance.vector_score(reachable, scale)
         self.scores = relevance.combined(self._keyword, self._vector)
 
     def parts(self, page: int) -> dict[str, float]:
         parts = {}
         if self._keyword is not None:
             parts["keyword"] = round(float(self._keyword[page]), 4)
-        if self._vector is not None:
+        if self._vector is not None and self._cosines[page] > 0:
             parts["vector"] = round(float(self._cosines[page]), 4)
         return parts
 
@@ -346,7 +341,12 @@ class _Words:
 
 
 class _Vectors:
-    """The cosines of passages, 0 where the store returned none, and the best of each page."""
+    """The cosines of passages, 0 where the store returned none, and the best of each page.
+
+    `unseen` is what a page without a hit may reach: a store returns the nearest passages only, so the others
+    are at most as near as the farthest of those. Without it, a page that words find would be punished for
+    the number of hits that was asked for.
+    """
 
     def __init__(self, scope: _Scope, hits: Sequence[VectorHit]) -> None:
         numbers = {document_id: number for number, document_id in enumerate(scope.ids)}
@@ -355,6 +355,8 @@ class _Vectors:
         self.passages = np.zeros(len(scope.page_of))
         self.passages[at] = np.maximum([hit.cosine for hit in known], 0.0)
         self.pages = scope.best_of_page(self.passages)
+        cut_short = bool(known) and len(known) < len(scope.page_of)
+        self.unseen = max(min(hit.cosine for hit in known), 0.0) if cut_short else 0.0
 
 
 def _saturated(times: Floats, lengths: Floats, all_lengths: Floats, method: Method) -> Floats:
@@ -373,6 +375,9 @@ def _sums(of: Ints, parts: Floats, size: int) -> Floats:
 def _reciprocal(scores: Floats, method: Method) -> Floats:
     """1 / (k + rank) for the best pages of a list, 0 for the others; equal scores keep document order."""
     candidates = np.flatnonzero(scores > 0)
+    if len(candidates) > method.depth:
+        least = np.partition(scores[candidates], -method.depth)[-method.depth]
+        candidates = candidates[scores[candidates] >= least]
     order = candidates[np.argsort(-scores[candidates], kind="stable")][: method.depth]
     result = np.zeros(len(scores))
     result[order] = 1.0 / (method.rrf_k + np.arange(1, len(order) + 1))

@@ -7,11 +7,13 @@ depend on the other hits, so that one threshold serves every question.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.knowledge import analysis
 from models.knowledge.expansion import AnalysedQuery
 from models.knowledge.metadata import names_of
 
@@ -24,9 +26,9 @@ DEFAULT_THRESHOLD = 0.3
 # Shares of the combined score.
 VECTOR_SHARE = 0.75
 # So many of the rarest terms on one page say as much as 1 - 1/e of any number of them.
-ENOUGH_TERMS = 2.0
+ENOUGH_TERMS = 3.0
 # What naming the document's company takes away of the doubt in words alone.
-COMPANY_SHARE = 0.15
+COMPANY_SHARE = 0.25
 HIGHEST = 0.999
 
 # What the pages of a document keep of their rank when the question names another company, or a year that the
@@ -34,6 +36,12 @@ HIGHEST = 0.999
 OTHER_COMPANY = 0.5
 YEARS_AFTER = {0: 1.0, 1: 0.9, 2: 0.85}
 OTHER_YEAR = 0.8
+# The same for another closing date than the one named, and for another kind of filing.
+OTHER_DATE = 0.9
+OTHER_FORM = 0.9
+_YEARLY_FORMS = frozenset({"10-K", "20-F", "40-F"})
+
+_WORD = re.compile(r"[\w.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +92,54 @@ def combined(keyword: Floats | None, vector: Floats | None) -> Floats:
     raise ValueError("neither words nor vectors")
 
 
-def document_weights(query: AnalysedQuery, documents: Sequence[Mapping[str, Any]]) -> list[Fit]:
-    """How far each document is the one a question means; without metadata every document fits."""
+def document_fits(query: AnalysedQuery, documents: Sequence[Mapping[str, Any]]) -> list[Fit]:
+    """How far each document is the one a question means.
+
+    What a document does not tell of itself is not held against it, nor is a date that no document ends on.
+    """
     companies = [mentions(query.text, metadata) for metadata in documents]
-    named = any(companies)
+    dates = {day.isoformat() for day in query.dates}
+    dated = any(str(metadata.get("period")) in dates for metadata in documents)
     return [
-        _fit(query, company, named, metadata) for company, metadata in zip(companies, documents, strict=True)
+        _fit(query, metadata, company, named=any(companies), dated=dated)
+        for company, metadata in zip(companies, documents, strict=True)
     ]
 
 
 def mentions(question: str, metadata: Mapping[str, Any]) -> bool:
     """Whether a question names the company of a document; tickers only as they are written, in capitals."""
     names, ticker = names_of(metadata)
-    if len(ticker) > 1 and re.search(rf"(?<!\w){re.escape(ticker)}(?!\w)", question):
+    if len(ticker) > 1 and ticker in {word.rstrip(".") for word in _WORD.findall(question)}:
         return True
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question, re.IGNORECASE) for name in names)
+    return any(_spoken(name) in _spoken(question) for name in names)
 
 
-def _fit(query: AnalysedQuery, company: bool, named: bool, metadata: Mapping[str, Any]) -> Fit:
-    reasons: list[str] = []
-    weight = OTHER_COMPANY if named and not company else 1.0
+@lru_cache(maxsize=1 << 14)
+def _spoken(text: str) -> str:
+    """A text's words without case and possessives, each between two spaces."""
+    words = (token.removesuffix("'s").removesuffix("’s") for token in analysis.tokens(text))
+    return f" {' '.join(words)} "
+
+
+def _fit(
+    query: AnalysedQuery, metadata: Mapping[str, Any], company: bool, *, named: bool, dated: bool
+) -> Fit:
+    weight, reasons = 1.0, []
     if company:
         reasons.append(f"company: {metadata.get('company') or metadata.get('ticker')}")
-    year = metadata.get("fiscal_year")
-    if query.dates and str(metadata.get("period")) in {day.isoformat() for day in query.dates}:
-        reasons.append(f"period: {metadata['period']}")
-    elif query.years and isinstance(year, int):
+    elif named and any(names_of(metadata)):
+        weight *= OTHER_COMPANY
+    period, year, form = metadata.get("period"), metadata.get("fiscal_year"), metadata.get("form")
+    if dated and period:
+        if str(period) in {day.isoformat() for day in query.dates}:
+            reasons.append(f"period: {period}")
+        else:
+            weight *= OTHER_DATE
+    if query.years and isinstance(year, int):
         share = max(YEARS_AFTER.get(year - asked, OTHER_YEAR) for asked in query.years)
         weight *= share
         if share == 1.0:
             reasons.append(f"fiscal year: {year}")
+    if form and (form not in query.forms if query.forms else query.quarters and form in _YEARLY_FORMS):
+        weight *= OTHER_FORM
     return Fit(weight, company, tuple(reasons))

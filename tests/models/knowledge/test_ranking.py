@@ -108,6 +108,52 @@ def test_the_filing_of_the_year_comes_first_and_the_one_before_it_last() -> None
     assert [hit.document_id for hit in hits if hit.unit == 3] == ["2020", "2021", "2022", "2019"]
 
 
+def test_a_document_that_does_not_tell_its_company_is_not_held_back() -> None:
+    documents = {"unknown": view(REPORT), "lark": view(REPORT, company="Lark Mills Inc.")}
+    hits = rank(analyse("What was Lark Mills' net income?"), documents, mode="keyword", threshold=0, limit=2)
+    assert found(hits) == [("unknown", 3), ("lark", 3)]
+    assert hits[1].score > hits[0].score
+
+
+@pytest.mark.parametrize(
+    ("question", "first"),
+    [
+        ("net income for the period to June 30, 2021", "half"),
+        ("net income in Q2 of 2021", "half"),
+        ("net income in 2021, as in the annual report", "year"),
+        ("net income", "year"),
+    ],
+)
+def test_the_period_and_form_that_the_question_names_come_first(question: str, first: str) -> None:
+    documents = {
+        "year": view(REPORT, fiscal_year=2021, period="2021-12-31", form="10-K"),
+        "half": view(REPORT, fiscal_year=2021, period="2021-06-30", form="10-Q"),
+    }
+    assert found(rank(analyse(question), documents, mode="keyword", threshold=0))[0] == (first, 3)
+
+
+def test_a_table_under_the_title_of_the_statement_asked_for_is_lifted() -> None:
+    title = "LARK MILLS CONSOLIDATED BALANCE SHEETS\n"
+    table = view(
+        [
+            Piece(1, "Goodwill. Goodwill is tested for impairment."),
+            Piece(2, title + "Goodwill 310 290 205 198 177"),
+        ]
+    )
+    query = analyse("goodwill")
+    assert rank(query, {"a": table}, mode="keyword", threshold=0)[0].unit == 2
+    assert "statement: balance" in rank(query, {"a": table}, mode="keyword", threshold=0)[0].reasons
+    plain = rank(query, {"a": table}, mode="keyword", threshold=0, method=Method(statement_boost=0))
+    assert plain[0].unit == 1
+
+
+def test_a_page_beyond_the_vectors_that_were_asked_for_may_be_as_near_as_the_last_of_them() -> None:
+    near = [VectorHit("a", position, 0.8) for position in (0, 1, 3, 4)]
+    one_short = rank(analyse("dividends paid"), {"a": view(REPORT)}, near)
+    assert ("a", 3) in found(one_short)
+    assert "vector" not in next(hit for hit in one_short if hit.unit == 3).scores
+
+
 def test_statistics_are_those_of_the_documents_passed_in() -> None:
     query = analyse("lamps and rain")
     alone = rank(query, {"a": view(REPORT)}, mode="keyword", threshold=0)
