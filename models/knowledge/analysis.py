@@ -31,7 +31,7 @@ STOP_WORDS = frozenset(
     a about above after all also am an and any are as at be because been before being below between both
     but by can could did do does doing down during each either for from further had has have having he
     her here hers him his how i if in into is it its itself just many may me might more most much must
-    my no nor not of off on once only or other our ours out over own per please same shall she should so
+    my no nor not of on once only or other our ours out over own per please same shall she should so
     some such tell than that the their theirs them then there these they this those through to too under
     until up upon very was we were what when where whether which while who whom whose why will with
     within without would you your yours
