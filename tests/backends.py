@@ -1,0 +1,150 @@
+"""What the server can stand on in this run: the embedded parts, and services that answer on loopback."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psycopg
+import redis
+
+POSTGRESQL = "postgresql://postgres@127.0.0.1:5432"
+REDIS = "redis://127.0.0.1:6379"
+SECRET = "a secret of the tests that is of no worth anywhere else"
+CHROMA_STARTS_WITHIN = 30.0
+CLAIM = "booga:tests:claim"
+
+left_out: dict[str, str] = {}
+"""Services that this run did without, and why; printed at its end."""
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on this port of loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def available() -> list[str]:
+    """The backends of this run, the embedded default first."""
+    if answers(5432):
+        return ["sqlite", "postgresql"]
+    left_out["PostgreSQL"] = "nothing answers at 127.0.0.1:5432"
+    return ["sqlite"]
+
+
+@dataclass
+class Backend:
+    """Where a server keeps its data. ``fresh`` makes the environment of one more installation on it."""
+
+    name: str
+    services: dict[str, str] = field(default_factory=dict)
+    databases: list[str] = field(default_factory=list)
+
+    def fresh(self) -> dict[str, str]:
+        """Settings of an installation with nothing in it yet, but for ``BOOGA_DATA_DIR``."""
+        if self.name == "sqlite":
+            return {}
+        name = f"booga_test_{secrets.token_hex(6)}"
+        with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        self.databases.append(name)
+        return {
+            "BOOGA_DATABASE_URL": f"{POSTGRESQL}/{name}",
+            "BOOGA_SECRET_KEY": SECRET,
+            **self.services,
+        }
+
+    def drop(self) -> None:
+        """Remove every database that ``fresh`` made."""
+        with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
+            for name in self.databases:
+                connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def backend(name: str) -> Iterator[Backend]:
+    """The backend of that name with every service that can join it, cleared away afterwards."""
+    with ExitStack() as stack:
+        made = Backend(name)
+        if name == "postgresql":
+            stack.callback(made.drop)
+            made.services |= stack.enter_context(_redis())
+            made.services |= stack.enter_context(_chroma())
+        yield made
+
+
+@contextmanager
+def _redis() -> Iterator[dict[str, str]]:
+    """A database of Redis that is empty and nobody's, emptied again afterwards."""
+    if not answers(6379):
+        left_out["Redis"] = "nothing answers at 127.0.0.1:6379"
+        yield {}
+        return
+    for number in range(15, 0, -1):
+        with redis.Redis.from_url(f"{REDIS}/{number}") as client:
+            # The claim falls by itself when a run is killed before it can clear up.
+            if client.dbsize() or not client.set(CLAIM, "1", nx=True, ex=3600):
+                continue
+            try:
+                yield {"BOOGA_REDIS_URL": f"{REDIS}/{number}"}
+            finally:
+                client.flushdb()
+            return
+    left_out["Redis"] = "all its databases are in use"
+    yield {}
+
+
+@contextmanager
+def _chroma() -> Iterator[dict[str, str]]:
+    """A Chroma server of our own, so that more workers than one can be tested."""
+    program = Path(sys.executable).parent / "chroma"
+    folder = Path(tempfile.mkdtemp(prefix="booga-chroma-"))
+    port = free_port()
+    with (folder / "chroma.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - a program of the install, our own arguments
+            [program, "run", "--path", folder / "data", "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        if _beats(url, process):
+            yield {"BOOGA_CHROMA_URL": url, "BOOGA_WORKERS": "2"}
+        else:
+            left_out["Chroma server"] = f"`chroma run` did not answer: {(folder / 'chroma.log').read_text()}"
+            yield {}
+    finally:
+        process.terminate()
+        process.wait(10)
+        shutil.rmtree(folder)
+
+
+def _beats(url: str, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + CHROMA_STARTS_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/api/v2/heartbeat").is_success:
+                return True
+        except httpx.TransportError:
+            time.sleep(0.1)  # it is still starting, and says so to nobody
+    return False

@@ -1,0 +1,165 @@
+"""Fixtures of the whole suite: a real server on each backend, clients that hold answers to the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import httpx
+import pytest
+
+from storage import database, identity, migrations, secrets, tokens
+from storage.settings import settings
+from tests import backends
+from tests.backends import Backend
+from tests.contract import conformance
+from tests.fakes.provider import FakeProvider
+from tests.servers import Server, Tenant, running
+
+BACKENDS = backends.available()
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """SQLite and, where it answers, PostgreSQL with the services beside it.
+
+    One of them alone: ``@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)``.
+    """
+    with backends.backend(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server with nothing but its defaults: ``extractive`` answers."""
+    with running(tmp_path_factory.mktemp(f"server-{backend.name}"), backend.name, backend.fresh()) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def live_server(server: Server) -> Server:
+    """The server, as browser tests call it."""
+    return server
+
+
+@pytest.fixture(scope="session")
+def fake_provider() -> Iterator[FakeProvider]:
+    """An OpenAI-compatible provider on loopback. ``forget()`` what earlier tests left."""
+    with FakeProvider() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def server_with_provider(
+    backend: Backend, fake_provider: FakeProvider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server whose environment configures the fake provider."""
+    given = {"OPENAI_BASE_URL": fake_provider.base_url, "OPENAI_API_KEY": "sk-test"}
+    folder = tmp_path_factory.mktemp(f"provided-{backend.name}")
+    with running(folder, backend.name, {**backend.fresh(), **given}) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def other_tenant(server: Server) -> Tenant:
+    """A second tenant of the server, which the first must never notice."""
+    return server.bootstrap("Tenant B")
+
+
+@pytest.fixture(scope="session")
+def without_capability(server: Server) -> Tenant:
+    """A tenant whose subscription does not grant ``chat_ai``."""
+    return server.bootstrap("Tenant without chat", without_capability="chat_ai")
+
+
+class MakesClient(Protocol):
+    """``connect()``: a client of a server; every answer is held against the contract."""
+
+    def __call__(
+        self, key: str | None = None, server: Server | None = None, *, checked: bool = True
+    ) -> httpx.Client:
+        """Without a key it sends no credentials."""
+
+
+@pytest.fixture
+def connect(request: pytest.FixtureRequest) -> Iterator[MakesClient]:
+    """Makes clients of any server with any key, and closes them."""
+    opened: list[httpx.Client] = []
+
+    def make(key: str | None = None, server: Server | None = None, *, checked: bool = True) -> httpx.Client:
+        at: Server = server or request.getfixturevalue("server")
+        opened.append(conformance.client(at.url, key, checked=checked))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def client(server: Server, connect: MakesClient) -> httpx.Client:
+    """The owner of tenant A."""
+    return connect(server.api_key)
+
+
+@pytest.fixture
+def other(other_tenant: Tenant, connect: MakesClient) -> httpx.Client:
+    """The owner of tenant B."""
+    return connect(other_tenant["api_key"])
+
+
+@pytest.fixture
+def anonymous(server: Server, connect: MakesClient) -> httpx.Client:
+    """Somebody without credentials."""
+    return connect()
+
+
+@pytest.fixture
+def client_with(server: Server, connect: MakesClient) -> Callable[..., httpx.Client]:
+    """``client_with(scopes=[...])``: the owner with a narrower key; ``(role="viewer")``: a new user.
+
+    Also ``tenant=``, and any of these together.
+    """
+
+    def make(
+        *, scopes: list[str] | None = None, role: str | None = None, tenant: Tenant | None = None
+    ) -> httpx.Client:
+        return connect(server.issue_key(scopes=scopes, role=role, tenant=tenant))
+
+    return make
+
+
+@pytest.fixture
+def migrated(
+    backend: Backend, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """This process itself with an empty, migrated database: for tests of ``storage`` without a server."""
+    given = {"BOOGA_DATA_DIR": str(tmp_path_factory.mktemp("data")), **backend.fresh()}
+    for name in (
+        "BOOGA_DATABASE_URL",
+        "BOOGA_SECRET_KEY",
+        "BOOGA_CHROMA_URL",
+        "BOOGA_REDIS_URL",
+        "BOOGA_WORKERS",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    _forget_installation()
+    migrations.upgrade()
+    yield
+    database.engine().dispose()
+    _forget_installation()
+
+
+def _forget_installation() -> None:
+    for remembered in (settings, database.engine, secrets._fernet):
+        remembered.cache_clear()
+    identity._memory.clear()
+    tokens._keys = (0.0, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not tested, and why."""
+    for service, reason in backends.left_out.items():
+        terminalreporter.write_line(f"left out: {service} ({reason})")
