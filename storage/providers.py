@@ -12,7 +12,6 @@ import codecs
 import logging
 import math
 import random
-import re
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -528,10 +527,8 @@ def _status_fault(error: APIStatusError) -> ProviderError:
             "provider_malformed", "The provider redirects elsewhere, which is not followed.", status=status
         )
     known = _known(error.code) or _known(error.type)
-    optional = (
-        re.search(r"\b(?:stream_options|max_tokens)\b", str(error.body)) if status in (400, 422) else None
-    )
-    fault = (_Rejected if optional else ProviderError)(
+    unknown = _unknown_parameter(str(error.body), known) if status in (400, 422) else None
+    fault = (_Rejected if unknown else ProviderError)(
         _code_of(status),
         f"The provider answered {status}{f' ({known})' if known else ''}.",
         status=status,
@@ -539,9 +536,17 @@ def _status_fault(error: APIStatusError) -> ProviderError:
         # A spent quota answers 429 as well, and stays spent.
         retryable=False if known == "insufficient_quota" else None,
     )
-    if isinstance(fault, _Rejected) and optional:
-        fault.parameter = optional.group()
+    if isinstance(fault, _Rejected) and unknown:
+        fault.parameter = unknown
     return fault
+
+
+def _unknown_parameter(told: str, known: str | None) -> str | None:
+    """Which of the parameters that can be left out the server does not know, as far as its words tell."""
+    if "stream_options" in told:
+        return "stream_options"
+    # Without such a code it may as well be the value that is refused.
+    return "max_tokens" if "max_tokens" in told and known in _NOT_KNOWN else None
 
 
 def _code_of(status: int) -> ErrorCode:
@@ -577,6 +582,9 @@ _KNOWN: Final = frozenset(
     }
 )
 """Codes that OpenAI and its kin are known to send, which may be repeated as they are."""
+
+
+_NOT_KNOWN: Final = frozenset({"unknown_parameter", "unsupported_parameter"})
 
 
 def _known(code: object) -> str | None:
