@@ -23,13 +23,13 @@ POLICY = {
 REDOC_POLICY = POLICY | {"style-src": "'self' 'unsafe-inline'", "worker-src": "blob:"}
 
 
-@pages.get("/docs")
+@pages.get("/docs", strict_slashes=False)
 def docs() -> Response:
     """Swagger UI over `/openapi.json`."""
     return _page("docs.html", POLICY)
 
 
-@pages.get("/redoc")
+@pages.get("/redoc", strict_slashes=False)
 def redoc() -> Response:
     """Redoc over `/openapi.json`."""
     return _page("redoc.html", REDOC_POLICY)

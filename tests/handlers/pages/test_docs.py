@@ -67,6 +67,9 @@ class TestPage:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "no-referrer"
 
+    def test_is_the_same_with_a_trailing_slash(self, client: FlaskClient, path: str) -> None:
+        assert client.get(f"{path}/").data == client.get(path).data
+
     def test_is_checked_again_each_time(self, client: FlaskClient, path: str) -> None:
         assert client.get(path).headers["Cache-Control"] == "no-cache"
 
