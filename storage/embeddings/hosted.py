@@ -67,6 +67,13 @@ class OpenAIEmbedder:
             raise EmbeddingFailure(f"the provider's vectors for {self._model} are not finite")
         return normalised(vectors)
 
+    def close(self) -> None:
+        """Close the connections; the next text opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _batch(self, texts: list[str]) -> list[list[float]]:
         import openai
 

@@ -31,7 +31,8 @@ DIMENSIONS = 384
 MOST_TOKENS = 256
 """The length that the model was trained for; what stands beyond it in a text has no part in its vector."""
 
-_FEW = 8
+_MOST_CHARACTERS = 16_384  # far more than 256 tokens have; the rest is not worth its tokenising
+_FEW = 8  # fewer texts than this are not worth a pool of threads
 
 
 class OfflineEmbedder:
@@ -78,7 +79,9 @@ class OfflineEmbedder:
         tokenizer, session = self._parts()
 
         def fill(index: int) -> None:
-            ids = np.array([tokenizer.encode(texts[index]).ids], dtype=np.int32)
+            # Lone surrogates, which the tokenizer refuses, become question marks.
+            text = texts[index][:_MOST_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+            ids = np.array([tokenizer.encode(text).ids], dtype=np.int32)
             vectors[index] = session.run([graph.OUTPUT], {graph.INPUT: ids})[0][0]
 
         if self._threads == 1 or len(texts) < _FEW:

@@ -93,12 +93,14 @@ class Archive:
                 data = data.replace(_STRICT + family + b"/", _TRANSITIONAL + family + b"/2006/")
         return data
 
-    def required(self, name: str) -> Element:
-        """The root of an XML part that the format cannot do without."""
-        root = self.xml(name)
-        if root is None:
-            raise ParseFailure("invalid_file", f"The file lacks its part {name}.")
-        return root
+    def main(self, tag: str) -> tuple[str, Element]:
+        """The part that holds the document, and its root, which must be a `tag`."""
+        for kind, name in self.relations("").values():
+            if kind == "officeDocument":
+                root = self.xml(name)
+                if root is not None and root.tag == tag:
+                    return name, root
+        raise ParseFailure("invalid_file", "The file is not the kind of Office document that it should be.")
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """What a part refers to inside the archive: id -> (kind, name of the part)."""
@@ -111,13 +113,6 @@ class Archive:
             target = posixpath.normpath(posixpath.join("/", folder, relation.get("Target", ""))).lstrip("/")
             found[relation.get("Id", "")] = (relation.get("Type", "").rsplit("/", 1)[-1], target)
         return found
-
-    def main_part(self) -> str:
-        """The name of the part that holds the document."""
-        for kind, target in self.relations("").values():
-            if kind == "officeDocument":
-                return target
-        raise ParseFailure("invalid_file", "The archive is not an Office document.")
 
 
 def _improper(name: str) -> ParseFailure:

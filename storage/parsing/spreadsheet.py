@@ -26,8 +26,7 @@ _LAST_COLUMN = 16_384
 def read(data: bytes, limits: Limits, progress: Callable[[float], None]) -> Document:
     """One unit a sheet; a row is a line, its cells parted by tabs, empty ones kept between filled ones."""
     archive = Archive(data, limits)
-    main = archive.main_part()
-    book = archive.required(main)
+    main, book = archive.main(_S + "workbook")
     related = archive.relations(main)
     strings = _strings(archive, related)
     formats = _formats(archive, related)

@@ -30,13 +30,12 @@ def read(data: bytes, limits: Limits, progress: Callable[[float], None]) -> Docu
     A row of a table is one line, its cells parted by tabs.
     """
     archive = Archive(data, limits)
-    main = archive.main_part()
+    main, root = archive.main(_W + "document")
     related = dict(archive.relations(main).values())
     levels = _heading_levels(archive.xml(related.get("styles", "")))
     flow = Flow(limits)
-    body = archive.required(main)
     progress(0.3)
-    for block in _blocks(body):
+    for block in _blocks(root):
         _write(block, levels, flow)
     progress(0.8)
     _write_notes([archive.xml(related.get(kind, "")) for kind in ("footnotes", "endnotes")], flow)
