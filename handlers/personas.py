@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete as remove, or_, select, update as change
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import delete as remove
+from sqlalchemy import update as change
 
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
@@ -52,8 +54,10 @@ COLUMNS = (
 )
 
 
-def visible() -> ColumnElement[bool]:
-    """The personas that the caller may know of: all for administrators, else the assigned and the stacks' default ones."""
+def _visible() -> ColumnElement[bool]:
+    """The personas that the caller may know of: all for administrators, else the assigned and the stacks'
+    default ones.
+    """
     if caller().is_admin:
         return Persona.id.is_not(None)
     assigned = select(PersonaAssignment.persona_id).where(PersonaAssignment.user_id == caller().user_id)
@@ -63,14 +67,14 @@ def visible() -> ColumnElement[bool]:
 def find(db: Session, id: str, *, pointer: str | None = None) -> Persona:
     """A persona that the caller may know of; else as if it were not there."""
     persona = db.require(Persona, id, pointer=pointer)
-    if db.scalar(select(Persona.id).where(Persona.id == id, visible())) is None:
+    if db.scalar(select(Persona.id).where(Persona.id == id, _visible())) is None:
         return db.require(Persona, None, pointer=pointer)
     return persona
 
 
 def list(paging: Paging, stack_id: str | None = None, organization: str | None = None) -> Listing:
     """The personas that the caller may know of."""
-    query = select(Persona).where(visible())
+    query = select(Persona).where(_visible())
     if stack_id:
         query = query.where(Persona.stack_id == stack_id)
     if organization:

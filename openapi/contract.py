@@ -22,6 +22,9 @@ PAGING = ("page", "page_size", "ordering", "search", "cursor")
 GUARDS_OWN = ("Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
 """Header parameters that the binding serves by itself (``Last-Event-ID`` goes to its handler by name)."""
 
+OFFERED = frozenset({"exchange", "replay"})
+"""What a handler may take beside its parameters; ``replay`` comes with an ``Idempotency-Key`` only."""
+
 
 class ContractError(Exception):
     """Contract and code disagree; the text names the file to edit."""
@@ -66,6 +69,7 @@ class Contract:
             self.operations[operation.id] = operation
         for operation in self.operations.values():
             self._find_getter(operation)
+            self._check_arguments(operation)
 
     @cached_property
     def json(self) -> bytes:
@@ -88,7 +92,8 @@ class Contract:
         public, scope = bundle.is_public(spec), spec.get("x-required-scope")
         if public == (scope is not None):
             raise ContractError(
-                f"{path} {method}: a guarded operation names x-required-scope, a public one an empty requirement in security (openapi/paths)"
+                f"{path} {method}: a guarded operation names x-required-scope, "
+                "a public one an empty requirement in security (openapi/paths)"
             )
         if scope is not None and scope not in SCOPES and scope != "any":
             raise ContractError(f"{path} {method}: unknown scope {scope} (models/access.py lists them)")
@@ -120,12 +125,53 @@ class Contract:
         if wants:
             operation.getter = self.operations[item["get"]["operationId"]]
 
+    def _arguments(self, operation: Operation) -> tuple[set[str], set[str]]:
+        """The names that the binding passes to a handler: those that always come, and those that may not."""
+        names = {p["name"].lower().replace("-", "_"): p["in"] for p in self.parameters(operation.spec)}
+        always = {name for name, place in names.items() if place != "header" or name == "last_event_id"}
+        if always & {"page", "cursor"}:
+            always = (always - set(PAGING)) | {"paging"}
+        body = self.resolve(operation.spec.get("requestBody", {}))
+        fields: set[str] = set()
+        optional: set[str] = set()
+        for media_type, content in body.get("content", {}).items():
+            if media_type != "multipart/form-data":
+                fields.add("body")
+                continue
+            schema = self.resolve(content["schema"])
+            fields.update(schema["properties"])
+            optional |= schema["properties"].keys() - set(schema.get("required", []))
+        if not body.get("required") or len(body["content"]) > 1:
+            optional = fields
+        return always | fields - optional, optional
+
+    def _check_arguments(self, operation: Operation) -> None:
+        """Each parameter of the contract is an argument of its handler, and nothing else is."""
+        always, optional = self._arguments(operation)
+        taken = inspect.signature(operation.function).parameters
+        module, _, verb = operation.id.partition(".")
+        where = f"handlers/{module}.py: {verb}"
+        missing = (always | optional) - taken.keys()
+        if missing:
+            raise ContractError(f"{where} does not take {', '.join(sorted(missing))} of the contract")
+        bare = {name for name, argument in taken.items() if argument.default is argument.empty}
+        unfilled = bare - always - optional - OFFERED
+        if unfilled:
+            raise ContractError(
+                f"{where} takes {', '.join(sorted(unfilled))}, which the contract does not name"
+            )
+        undecided = (bare & optional) | (bare & {"replay"})
+        if undecided:
+            raise ContractError(
+                f"{where} needs a default for {', '.join(sorted(undecided))}, which need not come"
+            )
+
     def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations.values())
 
 
 def handler_of(operation_id: str) -> Callable[..., Any]:
-    """The function for ``module.verb``: ``verb`` (or ``verb_`` where Python has the word) in ``handlers/module.py``."""
+    """The function for ``module.verb``: ``verb`` in ``handlers/module.py``."""
     module_name, _, verb = operation_id.partition(".")
     if not re.fullmatch(r"[a-z_]+\.[a-z_]+", operation_id):
         raise ContractError(f"operationId {operation_id!r} is not 'module.verb' (openapi/paths)")
