@@ -37,8 +37,8 @@ _GRACE_SECONDS = 5
 
 def main() -> None:
     """Read standard input as the file that the arguments describe, and answer on standard output."""
-    name, bounds = sys.argv[1:3]
-    limits = Limits(**json.loads(bounds))
+    name, bounds = (json.loads(argument) for argument in sys.argv[1:3])
+    limits = Limits(**bounds)
     _give_up_rights(limits)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between the answers

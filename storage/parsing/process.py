@@ -19,6 +19,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from storage.parsing.child import main; main()"
 _BLOCK = 1 << 18
 _BYTES_PER_CHARACTER = 12  # JSON writes one beyond the BMP as two escapes of six
+_NAME_CHARACTERS = 255
 _OVERHEAD = 64 * 1024**2
 _OUT_OF_TIME = (signal.SIGXCPU, signal.SIGALRM)
 
@@ -35,9 +36,11 @@ def parse(
     else for whatever is wrong with the file; an OSError tells that `path` cannot be opened, and what
     `on_progress` raises ends the reading. The child is gone when this returns, in every case.
     """
+    # Only the name's end matters, and as JSON it is an argument whatever characters it has.
+    described = [json.dumps(name[-_NAME_CHARACTERS:]), json.dumps(asdict(limits))]
     with path.open("rb") as source:
         child = subprocess.Popen(  # noqa: S603  (our own interpreter and module; the name is no shell's)
-            [sys.executable, "-I", "-c", _START, _ROOT, name, json.dumps(asdict(limits))],
+            [sys.executable, "-I", "-c", _START, _ROOT, *described],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -513,7 +513,19 @@ class TestKinds:
     ) -> None:
         assert failure(content, name) == "invalid_file"
 
-    @pytest.mark.parametrize("name", ["-c.txt", "--help.txt", "$(id);.txt", "\u202egpj.txt", "a b/../c.txt"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "-c.txt",
+            "--help.txt",
+            "$(id);.txt",
+            "\u202egpj.txt",
+            "a b/../c.txt",
+            "\x00\ud800.txt",
+            "n" * 200_000 + ".txt",
+        ],
+        ids=range(7),
+    )
     def test_a_name_is_only_a_name(self, parsed: Parse, name: str) -> None:
         assert parsed(b"Some text", name).units[0].text == "Some text"
 
