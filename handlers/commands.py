@@ -39,7 +39,9 @@ def _region(db: Session) -> Region:
 
 
 def make_tenant(name: str, email: str, password: str, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """A tenant that can chat at once: subscription, stack, owner with seat and region, default persona, API key."""
+    """A tenant that can chat at once: subscription, stack, owner with seat and region, default persona, API
+    key.
+    """
     hashed = secrets.hash_password(password)
     with platform() as db:
         if db.scalar(select(User.id).where(User.email == email.strip().lower())):

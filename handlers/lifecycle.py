@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from handlers import turns
+from storage import providers
 from storage.settings import settings
 
 SECRET_FIELDS = frozenset(
@@ -62,4 +64,14 @@ def configure_logs() -> None:
 @asynccontextmanager
 async def running() -> AsyncIterator[None]:
     """Start the background work of this process, and end it in order."""
-    yield
+    turns.house().open()
+    try:
+        yield
+    finally:
+        await turns.house().close()
+        await providers.aclose_all()
+
+
+def drain() -> None:
+    """The server is about to stop: open streams get their last event."""
+    turns.house().drain()

@@ -27,7 +27,6 @@ TITLES = {
     500: "Internal Server Error",
     502: "Bad Gateway",
     503: "Service Unavailable",
-    504: "Gateway Timeout",
 }
 
 CODES = {
@@ -53,7 +52,7 @@ CODES = {
     "too-many-requests": 429,
     "internal-error": 500,
     "provider-error": 502,
-    "provider-timeout": 504,
+    "provider-timeout": 502,
     "unavailable": 503,
 }
 """Every code and its status; the spec's ``ProblemCode`` lists the same."""

@@ -1,4 +1,6 @@
-"""What handlers give back, beside plain ``dict``s: pages of lists, files, texts, event streams; and what lists take."""
+"""What handlers give back, beside plain ``dict``s: pages of lists, files, texts, event streams; and what
+lists take.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from handlers.problems import Problem
 from storage.database import OfTenant, Session, reading
 
 Dump = Callable[[Any], dict[str, Any]]
+Url = Callable[[dict[str, Any]], str]
 Column = InstrumentedAttribute[Any] | ColumnElement[Any]
 CSV_BATCH = 500
 
@@ -93,6 +96,8 @@ class Listing:
     of: OfTenant
     searched: tuple[Column, ...] = ()
     columns: tuple[str, ...] = ()
+    by_cursor: tuple[Column, Column] | None = None
+    """The time and id that a cursor is made of, for lists that grow while they are read."""
 
     def _filtered(self) -> Select[Any]:
         query = self.query
@@ -109,17 +114,39 @@ class Listing:
             query = query.order_by(column.desc() if down else column.asc())
         return query.order_by(self.tie.desc() if down else self.tie.asc())
 
-    def page(self, db: Session, url: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    def page(self, db: Session, url: Url) -> dict[str, Any]:
         """The page as the contract shows lists; ``url`` makes an absolute URL with other query values."""
         filtered = self._filtered()
         count = db.scalar(select(func.count()).select_from(filtered.order_by(None).subquery())) or 0
+        if self.by_cursor is not None and self.paging.cursor is not None:
+            return self._behind_cursor(db, filtered, count, url)
         number, size = self.paging.page, self.paging.page_size
         rows = db.scalars(self._ordered(filtered).limit(size).offset((number - 1) * size)).unique().all()
         last = max(1, -(-count // size))
+        more = number * size < count
+        shown = {
+            "count": count,
+            "next": url({"page": number + 1}) if more else None,
+            "previous": url({"page": min(number - 1, last)}) if number > 1 else None,
+            "results": [self.dump(row) for row in rows],
+        }
+        if self.by_cursor is not None:
+            shown["next_cursor"] = cursor_of(rows[-1].created_at, rows[-1].id) if more and rows else None
+        return shown
+
+    def _behind_cursor(self, db: Session, filtered: Select[Any], count: int, url: Url) -> dict[str, Any]:
+        if self.by_cursor is None or self.paging.cursor is None:
+            raise RuntimeError("only a list with cursors goes on behind one")
+        size = self.paging.page_size
+        query = self._ordered(filtered.where(after(self.by_cursor, self.paging.cursor))).limit(size + 1)
+        rows = db.scalars(query).unique().all()
+        more, rows = len(rows) > size, rows[:size]
+        following = cursor_of(rows[-1].created_at, rows[-1].id) if more else None
         return {
             "count": count,
-            "next": url({"page": number + 1}) if number * size < count else None,
-            "previous": url({"page": min(number - 1, last)}) if number > 1 else None,
+            "next": url({"cursor": following}) if following else None,
+            "previous": None,
+            "next_cursor": following,
             "results": [self.dump(row) for row in rows],
         }
 
@@ -149,7 +176,9 @@ def _escaped(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a spreadsheet may open it: text that would be taken for a formula gets a leading apostrophe."""
+    """A value as a spreadsheet may open it: text that would be taken for a formula gets a leading
+    apostrophe.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -148,7 +148,8 @@ class ApiKey(TenantOwned, Entity):
 class SignIn(TenantOwned, Entity):
     """A signed-in device: the family of refresh tokens that descends from one login.
 
-    Only the newest refresh token is good. One that was spent is a sign of theft and ends the family (RFC 9700, 4.14).
+    Only the newest refresh token is good. One that was spent is a sign of theft and ends the family (RFC
+    9700, 4.14).
     """
 
     __tablename__ = "sign_ins"
@@ -167,7 +168,9 @@ class SignIn(TenantOwned, Entity):
 
 
 class SigningKey(Entity):
-    """A private key for access tokens, encrypted with the installation's secret; ``id`` is the JWT's ``kid``."""
+    """A private key for access tokens, encrypted with the installation's secret; ``id`` is the JWT's
+    ``kid``.
+    """
 
     __tablename__ = "signing_keys"
 

@@ -18,7 +18,9 @@ def now() -> datetime:
 
 
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562): ids made later sort later, so that new rows stay together in an index."""
+    """A UUID of version 7 (RFC 9562): ids made later sort later, so that new rows stay together in an
+    index.
+    """
     return str(uuid_utils.uuid7())
 
 
@@ -78,7 +80,7 @@ class TenantOwned:
 
 
 def own_key() -> UniqueConstraint:
-    """The pair that references to a tenant's row are made of, so that no row can point into another tenant."""
+    """What references to a tenant's row are made of, so that none can point into another tenant."""
     return UniqueConstraint("tenant_id", "id")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DomainError(Exception):
-    """A rule said no. ``detail`` is written for the person who asked; ``pointer`` names the field at fault."""
+    """A rule said no. ``detail`` is for the person who asked; ``pointer`` names the field at fault."""
 
     def __init__(self, detail: str, *, pointer: str | None = None, parameter: str | None = None) -> None:
         super().__init__(detail)

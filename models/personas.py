@@ -118,11 +118,24 @@ class Persona(TenantOwned, Entity):
         }
 
 
-VERSIONED = (
-    "name slug description organization_id system_prompt llm_provider default_chat_model temperature max_output_tokens "
-    "default_max_documents default_score_threshold allow_web_search allow_file_uploads allow_knowledge_search "
-    "is_active is_default"
-).split()
+VERSIONED = [
+    "name",
+    "slug",
+    "description",
+    "organization_id",
+    "system_prompt",
+    "llm_provider",
+    "default_chat_model",
+    "temperature",
+    "max_output_tokens",
+    "default_max_documents",
+    "default_score_threshold",
+    "allow_web_search",
+    "allow_file_uploads",
+    "allow_knowledge_search",
+    "is_active",
+    "is_default",
+]
 
 
 class PersonaVersion(TenantOwned, Entity):

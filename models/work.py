@@ -26,15 +26,23 @@ JOB_ATTEMPTS = 3
 
 
 class Job(TenantOwned, Entity):
-    """A piece of work by kind and subject (an id, never a pickle). A lease that ends makes it anybody's again."""
+    """A piece of work by kind and subject (an id, never a pickle). A lease that ends makes it anybody's
+    again.
+    """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("jobs_due", "status", "due_at"), UniqueConstraint("kind", "subject_id"))
+    __table_args__ = (
+        Index("jobs_due", "status", "priority", "due_at"),
+        UniqueConstraint("kind", "subject_id"),
+    )
 
     kind: Mapped[str] = mapped_column(String(50))
     subject_id: Mapped[str] = mapped_column(Id)
+    details: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    priority: Mapped[int] = mapped_column(default=5)
     status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0)
+    postponed: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime] = mapped_column(default=now)
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(String(100))
@@ -42,7 +50,9 @@ class Job(TenantOwned, Entity):
 
 
 class IdempotencyRecord(TenantOwned, Entity):
-    """The first answer to a POST, kept for a day under the caller's own key (IETF draft-ietf-httpapi-idempotency-key)."""
+    """The first answer to a POST, kept for a day under the caller's own key (IETF
+    draft-ietf-httpapi-idempotency-key).
+    """
 
     __tablename__ = "idempotency_records"
     __table_args__ = (UniqueConstraint("tenant_id", "caller", "operation", "key"),)

@@ -27,9 +27,8 @@ def main() -> None:
 @click.option("--demo", is_flag=True, help="Make the demo tenant first, once, and print its API key.")
 def serve(host: str, port: int, demo: bool) -> None:
     """Bring the database up to date and serve until told to stop."""
-    os.environ.setdefault(
-        "BOOGA_PUBLIC_URL", f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    )  # noqa: S104 - compared, not bound
+    anywhere = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    os.environ.setdefault("BOOGA_PUBLIC_URL", f"http://{'127.0.0.1' if host in anywhere else host}:{port}")
     with _one_clear_line():
         settings()
         commands.prepare()

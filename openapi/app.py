@@ -68,4 +68,5 @@ def create() -> ASGIApp:
     app.app.add_url_rule(
         "/openapi.json", "openapi_json", lambda: Response(contract.json, content_type="application/json")
     )
-    return app
+    served: ASGIApp = app
+    return served

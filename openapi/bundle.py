@@ -1,8 +1,9 @@
 """Join the YAML under ``openapi/`` into the one published file, ``openapi/dist/openapi.yaml``.
 
-``paths/*.yaml`` map full paths to operations and ``components/*.yaml`` hold named components, by resource; references
-are written as they stand in the bundle (``#/components/schemas/Persona``). Sources say what is particular to an
-operation. What follows from its kind is added here, by the rules in ``complete``, so that no operation can forget it.
+``paths/*.yaml`` map full paths to operations and ``components/*.yaml`` hold named components, by resource;
+references are written as they stand in the bundle (``#/components/schemas/Persona``). Sources say what is
+particular to an operation. What follows from its kind is added here, by the rules in ``complete``, so that
+no operation can forget it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The innermost layer: calls the handler of an operation and turns what it gives into an answer.
 
-Plain functions run in a sized thread pool, ``async`` ones (which stream) on the event loop. Here, too, stand the HTTP
-semantics that no handler should repeat: ETags and preconditions (RFC 9110, 13), replays of idempotent POSTs, CSV of lists.
+Plain functions run in a sized thread pool, ``async`` ones (which stream) on the event loop. Here, too,
+stand the HTTP semantics that no handler should repeat: ETags and preconditions (RFC 9110, 13), replays of
+idempotent POSTs, CSV of lists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -96,10 +97,11 @@ class DispatchOperation:
             key = exchange.preconditions.get("Idempotency-Key") if self.operation.idempotent else None
             if key:
                 arguments["replay"] = replays.Replay(exchange, key)
-            result = await self.operation.function(**arguments)
+            result = await _while_connected(self.operation.function(**arguments), receive)
         else:
             result = await in_thread(self._call, arguments, exchange, _url_with(scope))
-        await self._answer(result, exchange, receive, send)
+        if result is not _LEFT:
+            await self._answer(result, exchange, receive, send)
 
     def _call(
         self, arguments: dict[str, Any], exchange: Exchange, url: Callable[[dict[str, Any]], str]
@@ -200,6 +202,39 @@ class DispatchOperation:
 async def _from_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
     while (part := await in_thread(next, parts, None)) is not None:
         yield part
+
+
+async def _while_connected(work: Coroutine[Any, Any, Any], receive: Receive) -> Any:
+    """The result of ``work``, which is cancelled when the client leaves before it is there."""
+    result: Any = _LEFT
+
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            result = await work
+        except Exception as fault:
+            result = _Raised(fault)
+        group.cancel_scope.cancel()
+    if isinstance(result, _Raised):
+        raise result.fault
+    return result
+
+
+_LEFT = object()
+"""In place of a result: nobody is there to read one."""
+
+
+class _Raised:
+    """A failure carried out of a task group, which would wrap it."""
+
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
 
 
 async def _send_events(

@@ -1,19 +1,20 @@
-"""The outermost layer: one exchange per request, every failure a problem, no body larger than its operation takes.
+"""The outermost layer: one exchange per request, every failure a problem, no body larger than its operation
+takes.
 
-It names the request, turns whatever is raised further in into one problem document, and drains what a client still sends
-after it was refused, so that the client reads the answer instead of a broken connection.
+It names the request, turns whatever is raised further in into one problem document, and drains what a
+client still sends after it was refused, so that the client reads the answer instead of a broken connection.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 import structlog
 from connexion.exceptions import ProblemException
-from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
@@ -47,6 +48,33 @@ def _exchange(scope: Scope) -> Exchange:
     )
 
 
+class _Line:
+    """The connection under a request: how far its body came, and what was answered."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self.status = 0
+        self.ended = False
+
+    async def receive(self) -> Message:
+        """The next message from the client."""
+        message = await self._receive()
+        self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """A message to the client."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+    async def drain(self) -> None:
+        """Read and forget the rest of a refused body, within bounds (RFC 9112, 9.6: lingering close)."""
+        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+        while not self.ended and left > 0 and time.monotonic() < deadline:
+            left -= len((await self.receive()).get("body", b""))
+
+
 class Guard:
     """ASGI middleware around everything else."""
 
@@ -62,37 +90,21 @@ class Guard:
             await self.app(scope, receive, send)
             return
         exchange = scope[exchanges.KEY] = _exchange(scope)
-        status, complete, gone = 0, False, False
-
-        async def watched_receive() -> Message:
-            nonlocal complete, gone
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                gone = True
-            elif not message.get("more_body", False):
-                complete = True
-            return message
-
-        async def watched_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        line = _Line(receive, send)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         try:
             _check_target(scope)
-            await self.app(scope, watched_receive, watched_send)
-        except Exception as fault:  # noqa: BLE001 - the one place where every failure becomes an answer
+            await self.app(scope, line.receive, line.send)
+        except Exception as fault:  # the one place where every failure becomes an answer
             problem = problem_of(fault, exchange)
-            if status:
+            if line.status:
                 raise
-            await send_problem(watched_send, exchange, problem)
+            await send_problem(line.send, exchange, problem)
         finally:
-            self._record(exchange, status)
+            self._record(exchange, line.status)
             structlog.contextvars.unbind_contextvars("request_id")
-        if not complete and not gone and _has_body(scope):
-            await _drain(watched_receive, lambda: complete or gone)
+        if _has_body(scope):
+            await line.drain()
 
     def _record(self, exchange: Exchange, status: int) -> None:
         operation = exchange.operation.id if exchange.operation else "none"
@@ -148,6 +160,9 @@ def problem_of(fault: Exception, exchange: Exchange) -> Problem:
             )
         if status < 500:
             return Problem("validation-failed", detail or "The request is not valid.")
+    if isinstance(fault, IntegrityError):
+        log.warning("written at the same time", exc_info=fault)
+        return Problem("conflict", "Something that this needs was changed at the same time.")
     if isinstance(fault, OperationalError | PoolTimeout):
         log.error(
             "database unavailable",
@@ -169,11 +184,3 @@ def problem_of(fault: Exception, exchange: Exchange) -> Problem:
 def _has_body(scope: Scope) -> bool:
     lengths = header(scope, b"content-length")
     return bool(header(scope, b"transfer-encoding")) or (bool(lengths) and lengths[0] != b"0")
-
-
-async def _drain(receive: Receive, ended: Callable[[], bool]) -> None:
-    """Read and forget the rest of a refused body, within bounds (RFC 9112, 9.6: lingering close)."""
-    deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-    while not ended() and left > 0 and time.monotonic() < deadline:
-        message = await receive()
-        left -= len(message.get("body", b""))

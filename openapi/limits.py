@@ -1,6 +1,7 @@
 """Rate limits per caller (or address, where nobody is signed in), told in the IETF draft's headers.
 
-draft-ietf-httpapi-ratelimit-headers: ``RateLimit-Policy: "default";q=<quota>;w=<seconds>``, ``RateLimit: "default";r=<left>;t=<seconds>``.
+draft-ietf-httpapi-ratelimit-headers: ``RateLimit-Policy: "default";q=<quota>;w=<seconds>``, ``RateLimit:
+"default";r=<left>;t=<seconds>``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Replays of idempotent POSTs: the first answer to a key is kept for a day (draft-ietf-httpapi-idempotency-key-header).
+"""Replays of idempotent POSTs: the first answer to a key is kept for a day
+(draft-ietf-httpapi-idempotency-key-header).
 
-For plain operations the record is written in the handler's own transaction, so that the work and the memory of it cannot
-part. For replies of a session, which outlive a transaction, the record holds the reply's id; its row tells the rest.
+For plain operations the record is written in the handler's own transaction, so that the work and the memory
+of it cannot part. For replies of a session, which outlive a transaction, the record holds the reply's id;
+its row tells the rest.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ def _fingerprint(exchange: Exchange) -> str:
     for name, value in sorted(exchange.arguments.items()):
         if isinstance(value, Upload):
             digest.update(f"{name}:{value.name}:".encode())
-            for part in iter(lambda: value.file.read(262_144), b""):
+            while part := value.file.read(262_144):
                 digest.update(part)
             value.file.seek(0)
         elif name != "body":

@@ -1,7 +1,8 @@
 """From a path to an operation, once: the result is handed to Connexion's own routed middlewares.
 
-Connexion's router walks all routes in order for each request, answers OPTIONS and unknown methods wrongly and redirects
-trailing slashes; this takes its place through the same public interface (``SpecMiddleware``, ``ROUTING_CONTEXT``).
+Connexion's router walks all routes in order for each request, answers OPTIONS and unknown methods wrongly
+and redirects trailing slashes; this takes its place through the same public interface (``SpecMiddleware``,
+``ROUTING_CONTEXT``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Connexion's security, with our credentials: one credential per request, judged once; then scope and capability.
+"""Connexion's security, with our credentials: one credential per request, judged once; then scope and
+capability.
 
-``KeyScheme`` and ``TokenScheme`` stand in Connexion's ``security_map``; both ask ``authenticate``, which looks at all that
-came, so that a wrong token beside a right key cannot pass.
+``KeyScheme`` and ``TokenScheme`` stand in Connexion's ``security_map``; both ask ``authenticate``, which
+looks at all that came, so that a wrong token beside a right key cannot pass.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from openapi import exchange as exchanges
 from openapi import limits
 from openapi.contract import Contract, Operation
 from openapi.guard import header
-from storage.threads import in_thread
 from storage import identity
+from storage.threads import in_thread
 
 _VERDICT = "booga.verdict"
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from typing import Any
 
 from starlette.types import ASGIApp
+from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from handlers import lifecycle
 
+BOOT_ERROR = 3
+"""The exit status by which gunicorn knows that a worker cannot start."""
 GRACE = 8
 """Seconds for open requests to end after SIGTERM; below gunicorn's own limit."""
 
 
+class DrainingServer(Server):
+    """A uvicorn server that ends open streams with a last event before it waits for their connections."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, at the first SIGTERM or SIGINT."""
+        lifecycle.drain()
+        await super().shutdown(sockets)
+
+
 class Worker(UvicornWorker):
-    """A uvicorn worker that tells open streams to end before it waits for them."""
+    """gunicorn's worker around the draining server."""
 
     CONFIG_KWARGS: dict[str, Any] = {
         "loop": "uvloop",
@@ -26,6 +40,14 @@ class Worker(UvicornWorker):
         "ws": "none",
         "access_log": False,
     }
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = DrainingServer(config=self.config)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(BOOT_ERROR)
 
 
 def application() -> ASGIApp:

@@ -1,7 +1,7 @@
 """What arrives against the contract: all faults at once, each with its place. Compiled once per operation.
 
-Connexion's validators report one fault without a place, check no ``uuid`` or ``date-time`` and are rebuilt at each
-request; this is the same step (a ``RoutedMiddleware``), on jsonschema-rs.
+Connexion's validators report one fault without a place, check no ``uuid`` or ``date-time`` and are rebuilt
+at each request; this is the same step (a ``RoutedMiddleware``), on jsonschema-rs.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ def _strings(value: Any, depth: int = 0) -> Iterator[str]:
 
 
 def parse_json(raw: bytes) -> Any:
-    """JSON as RFC 8259 means it: UTF-8, no duplicate keys, no NaN, no lone surrogates, no NUL, bounded depth and numbers."""
+    """JSON as RFC 8259 means it: UTF-8, no duplicate keys, no NaN, no lone surrogates, no NUL, bounded
+    depth and numbers.
+    """
     try:
         value = json.loads(
             raw.decode("utf-8"),

@@ -1,7 +1,8 @@
 """Transactions that see one tenant, on SQLite and PostgreSQL alike.
 
-One owner of commit: whoever opens the outermost ``transaction`` in a context. A ``transaction`` inside another joins it,
-so that a guard (``If-Match``, ``Idempotency-Key``) and the handler that it guards are one unit.
+One owner of commit: whoever opens the outermost ``transaction`` in a context. A ``transaction`` inside
+another joins it, so that a guard (``If-Match``, ``Idempotency-Key``) and the handler that it guards are one
+unit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from models.errors import NotFound, RuleBroken, Stale
 from storage.settings import settings
 
 THREADS = 24
-"""Threads that run handlers, and so the most connections that one process holds (and a few for background work)."""
+"""Threads that run handlers, and so the most connections that one process holds (and a few for background
+work).
+"""
 
 E = TypeVar("E", bound=Base)
 
@@ -47,7 +50,9 @@ class Session(OrmSession):
     def require(
         self, entity: type[E], id: str | None, *, pointer: str | None = None, lock: bool = False
     ) -> E:
-        """The row with that id, in this tenant; else ``NotFound``, or ``RuleBroken`` when a body's ``pointer`` named it."""
+        """The row with that id, in this tenant; else ``NotFound``, or ``RuleBroken`` when a body's
+        ``pointer`` named it.
+        """
         found = self.get(entity, id, with_for_update=lock or None) if id is not None else None
         if found is None:
             if pointer:
@@ -182,7 +187,9 @@ def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Ite
 
 @contextmanager
 def transaction(of: OfTenant, *, serializable: bool = False) -> Iterator[Session]:
-    """A unit of work that may write. ``serializable``: concurrent changes of what it read make it ``Stale``."""
+    """A unit of work that may write. ``serializable``: concurrent changes of what it read make it
+    ``Stale``.
+    """
     with _begin(of.tenant_id, writes=True, isolation="SERIALIZABLE" if serializable else None) as session:
         yield session
 
@@ -196,7 +203,9 @@ def reading(of: OfTenant) -> Iterator[Session]:
 
 @contextmanager
 def platform(*, writes: bool = True) -> Iterator[Session]:
-    """A unit of work over all tenants: sign-in, jobs, sweeping, commands. Never for what a caller asked for by id."""
+    """A unit of work over all tenants: sign-in, jobs, sweeping, commands. Never for what a caller asked for
+    by id.
+    """
     with _begin(None, writes=writes, isolation=None) as session:
         yield session
 

@@ -1,7 +1,7 @@
 """From a credential to a caller, quickly, and never for longer than a second after its rights changed.
 
-A verdict is remembered for half a second per process and forgotten at once when this process commits a change to anything
-that a caller's rights are made of.
+A verdict is remembered for half a second per process and forgotten at once when this process commits a
+change to anything that a caller's rights are made of.
 """
 
 from __future__ import annotations

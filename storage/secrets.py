@@ -1,6 +1,7 @@
 """What is secret at rest: encryption with the installation's keys (newest first), and password hashes.
 
-Fernet keys are derived from ``BOOGA_SECRET_KEY`` by HKDF-SHA256 (RFC 5869); several, separated by commas, allow rotation.
+Fernet keys are derived from ``BOOGA_SECRET_KEY`` by HKDF-SHA256 (RFC 5869); several, separated by commas,
+allow rotation.
 """
 
 from __future__ import annotations

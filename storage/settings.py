@@ -116,17 +116,17 @@ def read() -> Settings:
     given_secret = os.environ.get("BOOGA_SECRET_KEY", "").strip()
     if not given_secret and not embedded:
         raise SettingsError(
-            "BOOGA_SECRET_KEY is missing: with BOOGA_DATABASE_URL set, give a secret of 32 characters or more."
+            "BOOGA_SECRET_KEY is missing: with BOOGA_DATABASE_URL set, give 32 characters or more."
         )
     if given_secret and any(len(part.strip()) < 32 for part in given_secret.split(",")):
         raise SettingsError(
-            "BOOGA_SECRET_KEY is too short: each secret needs 32 characters or more (newest first, comma between)."
+            "BOOGA_SECRET_KEY is too short: each secret (comma between) needs 32 characters or more."
         )
     chroma_url = _url("BOOGA_CHROMA_URL", ("http", "https"))
     workers = _number("BOOGA_WORKERS", 1, 1, 64)
     if workers > 1 and chroma_url is None:
         raise SettingsError(
-            f"BOOGA_WORKERS is {workers}, but embedded Chroma allows one process: set BOOGA_CHROMA_URL or use one worker."
+            f"BOOGA_WORKERS is {workers}, but embedded Chroma allows one: set BOOGA_CHROMA_URL, too."
         )
     embeddings = os.environ.get("BOOGA_EMBEDDINGS", "").strip() or "offline"
     if embeddings not in ("offline", "openai", "none"):

@@ -1,4 +1,6 @@
-"""Access tokens: short JWTs signed with a key pair of this installation (RFC 7519, RFC 8725, RFC 9068's ``at+jwt``)."""
+"""Access tokens: short JWTs signed with a key pair of this installation (RFC 7519, RFC 8725, RFC 9068's
+``at+jwt``).
+"""
 
 from __future__ import annotations
 
@@ -113,4 +115,4 @@ def read_access_token(token: str) -> Claims | None:
 
 def jwks() -> dict[str, Any]:
     """The public keys, by which others can check our tokens (RFC 7517)."""
-    return KeySet(list(_load())).as_dict(private=False)
+    return dict(KeySet(list(_load())).as_dict(private=False))

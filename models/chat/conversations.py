@@ -76,7 +76,9 @@ class ChatSession(TenantOwned, Entity):
 
 
 class ChatMessage(TenantOwned, Entity):
-    """A question or a reply. A reply's row is there before its provider is called, and holds what has arrived so far."""
+    """A question or a reply. A reply's row is there before its provider is called, and holds what has
+    arrived so far.
+    """
 
     __tablename__ = "messages"
     __table_args__ = (
@@ -135,7 +137,9 @@ class ChatMessage(TenantOwned, Entity):
 
 
 class Citation(TenantOwned, Base):
-    """A passage that was given to the provider with a question. The quote is blanked when its document goes."""
+    """A passage that was given to the provider with a question. The quote is blanked when its document
+    goes.
+    """
 
     __tablename__ = "citations"
     __table_args__ = (

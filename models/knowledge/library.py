@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, LargeBinary, String, UniqueConstraint
@@ -58,7 +59,7 @@ class Document(TenantOwned, Entity):
     """A file and what became of it. It belongs to an index (knowledge) or to a session (an upload), never to both.
 
     ``layout`` is what ranking knows of the passages (see ``models.knowledge.keywords``); ``scope_id`` is the index or
-    the session, under which its postings and vectors are filed.
+    the session, under which its postings and vectors are filed; ``parsed_at`` is when its passages were last written.
     """
 
     __tablename__ = "documents"
@@ -86,6 +87,7 @@ class Document(TenantOwned, Entity):
     chunk_count: Mapped[int] = mapped_column(default=0)
     vector_count: Mapped[int] = mapped_column(default=0)
     embedder: Mapped[str | None] = mapped_column(String(200))
+    parsed_at: Mapped[datetime | None]
     attributes: Mapped[dict[str, Any]] = mapped_column(default=dict)
     layout: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
 

@@ -20,7 +20,8 @@ def _config() -> Config:
 
 
 def upgrade() -> str:
-    """Bring the schema to the newest revision and return its id. Safe to call by several processes at once."""
+    """Bring the schema to the newest revision and return its id. Safe to call by several processes at once.
+    """
     command.upgrade(_config(), "head")
     return head()
 

@@ -1,9 +1,10 @@
 """Alembic's entry: runs revisions over the application's own engine, one process at a time."""
 
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import text
 
 import models.access
@@ -16,7 +17,7 @@ from storage.database import engine
 LOCK = 7_262_110
 
 
-def render(kind: str, item: Any, autogen: Any) -> str | bool:
+def render(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
     """Write our column types as plain ones, so that a revision does not change when the application does."""
     if isinstance(item, Instant):
         return "sa.DateTime(timezone=True)"

@@ -100,8 +100,15 @@ def upgrade() -> None:
         "jobs",
         sa.Column("kind", sa.String(length=50), nullable=False),
         sa.Column("subject_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column(
+            "details",
+            sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("postponed", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("worker", sa.String(length=100), nullable=True),
@@ -115,7 +122,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("kind", "subject_id"),
     )
     op.create_index(op.f("ix_jobs_tenant_id"), "jobs", ["tenant_id"], unique=False)
-    op.create_index("jobs_due", "jobs", ["status", "due_at"], unique=False)
+    op.create_index("jobs_due", "jobs", ["status", "priority", "due_at"], unique=False)
     op.create_table(
         "knowledge_indices",
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -474,6 +481,7 @@ def upgrade() -> None:
         sa.Column("chunk_count", sa.Integer(), nullable=False),
         sa.Column("vector_count", sa.Integer(), nullable=False),
         sa.Column("embedder", sa.String(length=200), nullable=True),
+        sa.Column("parsed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
             "attributes",
             sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),

@@ -1,0 +1,459 @@
+"""Replies being written by this process: one task each, any number of readers, one writer to SQL for all.
+
+A turn goes question -> passages -> prompt -> deltas -> answer. Readers follow a turn by position, so that
+sending, streaming and resuming are the same thing; a reader on another process, or after a restart, follows
+the row in SQL instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from handlers.problems import Problem
+from handlers.replies import event
+from models.chat import engine
+from models.chat.conversations import MessageStatus
+from models.chat.engine import Reply
+from models.chat.ports import (
+    Attempt,
+    Candidate,
+    Message,
+    Prompt,
+    ProviderError,
+    Source,
+    estimated_usage,
+    stream_with_fallback,
+)
+from models.chat.prompts import Evidence, Instructions, compose, fitting
+from storage import conversations, metrics
+from storage.conversations import Ending, Progress, Retrieval
+from storage.threads import in_thread
+
+log = structlog.get_logger("booga.turns")
+
+FLUSH_SECONDS = 0.5
+HEARTBEAT_SECONDS = 10.0
+LEAVING_SECONDS = 1.0
+"""How long a reply goes on without a reader, so that one who lost the line can come back."""
+FIRST_WAIT_SECONDS = 1.0
+"""How long a stream's status waits for the provider's, so that a call refused at once is a proper problem."""
+COMMENT = b": still here\n\n"
+
+Search = Callable[[], tuple[Evidence, list[dict[str, Any]], dict[str, Any]]]
+"""Retrieval of a turn, run in a thread: evidence, citations as the contract shows them, facts for the
+trace.
+"""
+
+
+@dataclass(slots=True)
+class Order:
+    """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door)."""
+
+    tenant_id: str
+    session_id: str | None
+    question_id: str
+    reply_id: str
+    question: str
+    history: Sequence[Message]
+    instructions: Instructions
+    candidates: Sequence[Candidate]
+    search: Search
+    background: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+
+def problem_of(error: ProviderError, message_id: str | None = None) -> Problem:
+    """A provider's fault as a problem: 503 when it asks for patience, else 502."""
+    meta: dict[str, Any] = {"provider_error": error.code}
+    if message_id is not None:
+        meta["message_id"] = message_id
+    if error.code == "provider_rate_limited":
+        wait = str(max(1, round(error.retry_after or 5)))
+        return Problem("unavailable", error.detail, headers={"Retry-After": wait}, meta=meta)
+    if error.code == "provider_timeout":
+        return Problem("provider-timeout", error.detail, meta=meta)
+    return Problem("provider-error", error.detail, meta=meta)
+
+
+class Turn:
+    """One reply while this process writes it."""
+
+    def __init__(self, order: Order, house: House) -> None:
+        self.order = order
+        self.reply = Reply(order.reply_id, order.began)
+        self.started = asyncio.Event()
+        self.stored = asyncio.Event()
+        self.saved_length = 0
+        self._house = house
+        self._readers: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._prompt: Prompt | None = None
+        self._ending = MessageStatus.INTERRUPTED
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"reply {self.order.reply_id}")
+
+    def end(self, status: MessageStatus) -> None:
+        """Stop writing and close the provider's call; what arrived is kept under ``status``."""
+        if self.reply.is_running and self._task is not None and not self._task.done():
+            self._ending = status
+            self._task.cancel()
+
+    def attach(self) -> asyncio.Event:
+        """Add a reader; the event is set at every change."""
+        changed = asyncio.Event()
+        changed.set()
+        self._readers.add(changed)
+        return changed
+
+    def detach(self, reader: asyncio.Event) -> None:
+        """A reader left. When none is left the reply ends soon, unless it runs in the background."""
+        self._readers.discard(reader)
+        if not self._readers and not self.order.background and self.reply.is_running:
+            asyncio.get_running_loop().call_later(LEAVING_SECONDS, self._end_if_alone)
+
+    def _end_if_alone(self) -> None:
+        if not self._readers:
+            self.end(MessageStatus.INTERRUPTED)
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.set()
+
+    async def _run(self) -> None:
+        metrics.RUNNING.inc()
+        try:
+            await self._write()
+            self.reply.end(MessageStatus.COMPLETE, time.monotonic())
+        except asyncio.CancelledError:
+            self.reply.end(self._ending, time.monotonic())
+        except ProviderError as error:
+            self.reply.end(MessageStatus.FAILED, time.monotonic(), error)
+        except Exception as fault:
+            log.error("a reply failed", reply=self.order.reply_id, exc_info=fault)
+            ours = ProviderError("provider_unavailable", "The server failed to write this reply.")
+            self.reply.end(MessageStatus.FAILED, time.monotonic(), ours)
+        finally:
+            metrics.RUNNING.dec()
+            self.started.set()
+            self._house.ended(self)
+
+    async def _write(self) -> None:
+        evidence, self.reply.citations, facts = await in_thread(self.order.search)
+        self.order.facts |= facts
+        self.reply.answer_status = evidence.answer_status
+        self.reply.retrieved = {
+            "searched": evidence.searched,
+            "degraded": evidence.degraded,
+            "answer_status": evidence.answer_status,
+            "timings": facts.get("timings", {}),
+        }
+        self._house.retrieved(self)
+        self._wake()
+        self._prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
+        parts = stream_with_fallback(self.order.candidates, self._prompt, self._attempted)
+        async with aclosing(parts):
+            async for part in parts:
+                self.reply.take(part, time.monotonic())
+                if not self.started.is_set() and self.reply.text:
+                    self.started.set()
+                self._wake()
+
+    def _attempted(self, attempt: Attempt) -> None:
+        self.reply.attempts.append(attempt)
+
+    def ending(self) -> Ending:
+        """What is kept of the reply, now that it ended."""
+        reply, order = self.reply, self.order
+        provider = reply.attempts[-1] if reply.attempts else None
+        name = provider.provider if provider else None
+        estimate = estimated_usage(self._prompt, reply.text) if self._prompt else None
+        usage = engine.usage_of(reply, estimate) if estimate and provider else None
+        metrics.REPLIES.labels(name or "none", reply.status.value).inc()
+        if usage:
+            metrics.TOKENS.labels(name, "prompt").inc(usage["prompt_tokens"])
+            metrics.TOKENS.labels(name, "completion").inc(usage["completion_tokens"])
+        if reply.first_text_at is not None:
+            metrics.FIRST_TOKEN.labels(name).observe(reply.first_text_at - reply.began)
+        values: dict[str, Any] = {
+            "status": reply.status.value,
+            "content": reply.text,
+            "usage": usage,
+            "model": provider.chat_model if provider else None,
+            "provider": name,
+            "latency_ms": reply.latency_ms,
+            "first_token_ms": reply.first_token_ms,
+            "trace": engine.trace_of(reply, order.facts, [c.provider.name for c in order.candidates]),
+            "error": {"code": reply.error.code, "detail": reply.error.detail} if reply.error else None,
+        }
+        cited = [citation["number"] for citation in reply.citations if citation["cited"]]
+        return Ending(reply.message_id, order.session_id or "", order.tenant_id, values, cited)
+
+
+class House:
+    """All turns of this process, and the one task that writes them to SQL."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, Turn] = {}
+        self.draining = False
+        self._retrievals: list[Retrieval] = []
+        self._endings: list[Turn] = []
+        self._work = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to write behind and to sweep."""
+        loop = asyncio.get_running_loop()
+        self._writer = loop.create_task(self._write_behind(), name="reply writer")
+        self._sweeper = loop.create_task(self._sweep(), name="reply sweeper")
+
+    def begin(self, order: Order) -> Turn:
+        """Start a turn."""
+        if self.draining:
+            raise Problem("unavailable", "The server is being restarted.", headers={"Retry-After": "2"})
+        turn = Turn(order, self)
+        if order.session_id is not None:
+            self.turns[order.reply_id] = turn
+        turn.start()
+        return turn
+
+    def retrieved(self, turn: Turn) -> None:
+        """The passages of a turn are known: to be written."""
+        order, reply = turn.order, turn.reply
+        if order.session_id is None:
+            return
+        self._retrievals.append(
+            Retrieval(
+                reply.message_id, order.tenant_id, reply.retrieved or {}, reply.answer_status, reply.citations
+            )
+        )
+
+    def ended(self, turn: Turn) -> None:
+        """A turn is over: to be written at once."""
+        if turn.order.session_id is None:
+            turn.stored.set()
+            turn._wake()
+            return
+        self._endings.append(turn)
+        self._work.set()
+
+    async def _write_behind(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), FLUSH_SECONDS)
+            self._work.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        endings, self._endings = self._endings, []
+        retrievals, self._retrievals = self._retrievals, []
+        ending_ids = {turn.order.reply_id for turn in endings}
+        running = [turn for id, turn in self.turns.items() if id not in ending_ids and turn.reply.is_running]
+        if not endings and not retrievals and not running:
+            return
+        progress = [Progress(turn.order.reply_id, turn.reply.text) for turn in running]
+        try:
+            asked = await in_thread(
+                conversations.record, progress, retrievals, [turn.ending() for turn in endings]
+            )
+        except Exception as fault:
+            log.error("replies could not be written", exc_info=fault)
+            self._endings[:0], self._retrievals[:0] = endings, retrievals
+            await asyncio.sleep(FLUSH_SECONDS)  # the database is away; readers wait for the last event
+            self._work.set()
+            return
+        for turn in endings:
+            self.turns.pop(turn.order.reply_id, None)
+            turn.stored.set()
+            turn._wake()
+        for turn in running:
+            if turn.order.reply_id in asked:
+                turn.end(MessageStatus.STOPPED)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                swept = await in_thread(conversations.sweep)
+                if swept:
+                    log.info("abandoned replies marked as interrupted", count=swept)
+            except Exception as fault:
+                log.error("sweeping failed", exc_info=fault)
+            await asyncio.sleep(5)
+
+    def drain(self) -> None:
+        """End every turn: the server is about to stop. Readers get their last event."""
+        self.draining = True
+        for turn in self.turns.values():
+            turn.end(MessageStatus.INTERRUPTED)
+
+    async def close(self) -> None:
+        """End every turn and write the last of them."""
+        self.drain()
+        deadline = time.monotonic() + 5
+        while self.turns and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for task in (self._writer, self._sweeper):
+            if task is not None:
+                task.cancel()
+        await self._flush()
+
+
+_house: House | None = None
+
+
+def house() -> House:
+    """This process's turns."""
+    global _house
+    if _house is None:
+        _house = House()
+    return _house
+
+
+@dataclass(slots=True)
+class Stored:
+    """A reply as SQL holds it: what the contract shows, and what was retrieved for it."""
+
+    message: dict[str, Any]
+    retrieved: dict[str, Any] | None
+
+
+Shown = Callable[[str], Awaitable[Stored]]
+"""Reads a stored reply by its id."""
+
+
+def _created(order_ids: tuple[str, str, str]) -> bytes:
+    session_id, question_id, reply_id = order_ids
+    data = {"session_id": session_id, "question_id": question_id, "message_id": reply_id}
+    return event("message.created", f"{reply_id}:{engine.CREATED}", data)
+
+
+def _retrieved(reply_id: str, retrieved: dict[str, Any], citations: list[dict[str, Any]]) -> bytes:
+    data = {**retrieved, "citations": citations}
+    return event("retrieval.completed", f"{reply_id}:{engine.RETRIEVED}", data)
+
+
+def _delta(reply_id: str, end: int, text: str) -> bytes:
+    return event("message.delta", f"{reply_id}:{engine.TEXT + end}", {"text": text})
+
+
+def _last(message: dict[str, Any], request_path: str) -> bytes:
+    """The event that ends a stream, from the stored message."""
+    id = f"{message['id']}:{engine.end_position(len(message['content']))}"
+    if message["status"] != MessageStatus.FAILED:
+        return event("message.completed", id, message)
+    error = message["error"] or {"code": "provider_unavailable", "detail": "The reply failed."}
+    problem = problem_of(ProviderError(error["code"], error["detail"]), message["id"])
+    return event("message.failed", id, problem.body(request_path, message["id"]))
+
+
+async def follow(turn: Turn, position: int, shown: Shown, path: str) -> AsyncIterator[bytes]:
+    """The events of a running turn behind ``position`` (-1: all)."""
+    order, reply = turn.order, turn.reply
+    reader = turn.attach()
+    ids = (order.session_id or "", order.question_id, order.reply_id)
+    sent = max(0, position - engine.TEXT)
+    try:
+        if position < engine.CREATED:
+            yield _created(ids)
+        told_retrieval = position >= engine.RETRIEVED
+        while True:
+            try:
+                await asyncio.wait_for(reader.wait(), HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield COMMENT
+                continue
+            reader.clear()
+            if not told_retrieval and reply.retrieved is not None:
+                told_retrieval = True
+                yield _retrieved(order.reply_id, reply.retrieved, reply.citations)
+            if len(reply.text) > sent:
+                text, sent = reply.text[sent:], len(reply.text)
+                yield _delta(order.reply_id, sent, text)
+            if turn.stored.is_set():
+                break
+    finally:
+        turn.detach(reader)
+    yield _last((await shown(order.reply_id)).message, path)
+
+
+async def follow_stored(stored: Stored, position: int, shown: Shown, path: str) -> AsyncIterator[bytes]:
+    """The events of a reply from what SQL holds, until it ended: for readers elsewhere, or later."""
+    id = stored.message["id"]
+    sent = max(0, position - engine.TEXT)
+    if position < engine.CREATED:
+        yield _created((stored.message["session_id"], stored.message["parent_id"], id))
+    told_retrieval = position >= engine.RETRIEVED
+    quiet_since = time.monotonic()
+    while True:
+        content = stored.message["content"]
+        if not told_retrieval and stored.retrieved is not None:
+            told_retrieval = True
+            yield _retrieved(id, stored.retrieved, stored.message["citations"])
+        if len(content) > sent:
+            text, sent = content[sent:], len(content)
+            quiet_since = time.monotonic()
+            yield _delta(id, sent, text)
+        if stored.message["status"] != MessageStatus.STREAMING:
+            break
+        if time.monotonic() - quiet_since > HEARTBEAT_SECONDS:
+            quiet_since = time.monotonic()
+            yield COMMENT
+        await poll()
+        stored = await shown(id)
+    yield _last(stored.message, path)
+
+
+async def poll() -> None:
+    """Wait before the next look at a row that another process writes: SQL does not call back."""
+    await asyncio.sleep(0.25)
+
+
+async def whole(turn: Turn) -> None:
+    """Wait until the turn ended and is stored; leaving counts as a reader who left."""
+    reader = turn.attach()
+    try:
+        await turn.stored.wait()
+    finally:
+        turn.detach(reader)
+
+
+async def first_word(turn: Turn) -> None:
+    """Wait a moment for the provider to begin; raise its problem if it was refused before the first word."""
+    reader = turn.attach()
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(turn.started.wait(), FIRST_WAIT_SECONDS)
+        if turn.reply.status == MessageStatus.FAILED and not turn.reply.text and turn.reply.error is not None:
+            await turn.stored.wait()
+            raise problem_of(turn.reply.error, turn.reply.message_id)
+    finally:
+        turn.detach(reader)
+
+
+def numbered(hits: Sequence[Any]) -> list[Source]:
+    """Search hits as the passages of a prompt, cut to what fits."""
+    return fitting(
+        [
+            Source(
+                hit.number,
+                hit.document_name,
+                hit.page,
+                hit.sheet,
+                hit.cell,
+                hit.heading,
+                hit.quote,
+                hit.score,
+            )
+            for hit in hits
+        ]
+    )

@@ -1,0 +1,122 @@
+"""One reply while it is written: what has arrived, where each position stands, and how it ended. Pure.
+
+Positions order the events of a reply, so that a reader who lost the stream can say where to go on: 0 the
+reply was made, 1 the passages were found, ``1 + n`` the first ``n`` characters (code points) are there, ``2
++ length`` it ended. The text at a position never changes, whoever serves it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.chat.conversations import MessageStatus
+from models.chat.ports import Attempt, Finished, ProviderError, ReplyPart, TextDelta, UsageReport
+
+CREATED, RETRIEVED, TEXT = 0, 1, 1
+_CITED = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+
+
+def end_position(length: int) -> int:
+    """The position of the last event of a reply of ``length`` characters."""
+    return TEXT + length + 1
+
+
+def cited_numbers(text: str) -> set[int]:
+    """The numbers that stand in the text as ``[1]`` or ``[1, 2]``."""
+    return {int(number) for group in _CITED.findall(text) for number in group.split(",")}
+
+
+@dataclass(slots=True)
+class Reply:
+    """What is known of a reply so far. Times are in seconds of one monotonic clock."""
+
+    message_id: str
+    began: float
+    text: str = ""
+    status: MessageStatus = MessageStatus.STREAMING
+    citations: list[dict[str, Any]] = field(default_factory=list)
+    retrieved: dict[str, Any] | None = None
+    answer_status: str | None = None
+    usage: UsageReport | None = None
+    finish_reason: str | None = None
+    error: ProviderError | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    first_text_at: float | None = None
+    ended: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more may come."""
+        return self.status == MessageStatus.STREAMING
+
+    def take(self, part: ReplyPart, at: float) -> None:
+        """Add what a provider sent at that time."""
+        if isinstance(part, TextDelta):
+            if self.first_text_at is None:
+                self.first_text_at = at
+            self.text += part.text.replace("\0", "")
+        elif isinstance(part, UsageReport):
+            self.usage = part
+        elif isinstance(part, Finished):
+            self.finish_reason = part.reason
+
+    def end(self, status: MessageStatus, at: float, error: ProviderError | None = None) -> None:
+        """Close the reply; only the first call counts."""
+        if not self.is_running:
+            return
+        self.status, self.ended, self.error = status, at, error
+        present = cited_numbers(self.text)
+        for citation in self.citations:
+            citation["cited"] = citation["number"] in present
+
+    @property
+    def uncited(self) -> list[int]:
+        """Numbers that the text cites although no such passage was given; told in the trace."""
+        return sorted(cited_numbers(self.text) - {citation["number"] for citation in self.citations})
+
+    @property
+    def latency_ms(self) -> int | None:
+        """From the question to the end."""
+        return None if self.ended is None else round((self.ended - self.began) * 1000)
+
+    @property
+    def first_token_ms(self) -> int | None:
+        """From the question to the first text."""
+        return None if self.first_text_at is None else round((self.first_text_at - self.began) * 1000)
+
+
+def usage_of(reply: Reply, estimated: UsageReport) -> dict[str, Any]:
+    """The reply's tokens as the contract shows them: the provider's count, or our estimate and said so."""
+    counted = reply.usage or estimated
+    return {
+        "prompt_tokens": counted.prompt_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "total_tokens": counted.prompt_tokens + counted.completion_tokens,
+        "source": counted.source,
+    }
+
+
+def trace_of(reply: Reply, facts: dict[str, Any], providers: Iterable[str]) -> dict[str, Any]:
+    """Why this answer: what was asked of whom, and what came of it."""
+    return {
+        **facts,
+        "providers": list(providers),
+        "attempts": [
+            {
+                "provider": attempt.provider,
+                "model": attempt.chat_model,
+                "error": attempt.error,
+                "status": attempt.status,
+                "first_text_ms": None if attempt.first_text_ms is None else round(attempt.first_text_ms, 1),
+                "ms": round(attempt.ms, 1),
+            }
+            for attempt in reply.attempts
+        ],
+        "finish_reason": reply.finish_reason,
+        "dropped_citations": reply.uncited,
+        "first_token_ms": reply.first_token_ms,
+        "latency_ms": reply.latency_ms,
+    }

@@ -1,0 +1,260 @@
+"""Conversations in SQL: a turn's begin, its progress and its end, and what a reader needs to go on.
+
+Question and reply are rows before the provider is called. What arrives is written behind, for all running
+replies of a process together (``record``), so that many streams cost one commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, Select, Table, bindparam, delete, insert, literal, select, update
+from sqlalchemy.orm import aliased
+
+from models.base import new_id, now
+from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus
+from models.chat.ports import Message
+from models.errors import Conflict, ReplyRunning, RuleBroken
+from storage.database import Session, platform
+
+HISTORY = 40
+"""The newest messages of a branch that a prompt may hold."""
+
+
+@dataclass(slots=True)
+class Begun:
+    """A turn that stands in SQL and waits for its reply."""
+
+    question_id: str
+    reply_id: str
+    history: list[Message] = field(default_factory=list)
+
+
+def running_reply(db: Session, session_id: str) -> ChatMessage | None:
+    """The reply that is being written in a session, if one is."""
+    return db.scalar(
+        select(ChatMessage).where(
+            ChatMessage.session_id == session_id, ChatMessage.status == MessageStatus.STREAMING
+        )
+    )
+
+
+def on_branch(session_id: str, leaf_id: str | None, most: int | None = None) -> Select[ChatMessage]:
+    """A query for the messages from the root to ``leaf_id`` (the last ``most`` of them), in no order yet."""
+    start = (
+        select(ChatMessage.id, ChatMessage.parent_id, literal(1).label("length"))
+        .where(ChatMessage.id == leaf_id, ChatMessage.session_id == session_id)
+        .cte("branch", recursive=True)
+    )
+    parent = aliased(ChatMessage)
+    step = select(parent.id, parent.parent_id, start.c.length + 1).join(start, parent.id == start.c.parent_id)
+    if most is not None:
+        step = step.where(start.c.length < most)
+    walk = start.union_all(step)
+    return select(ChatMessage).join(walk, ChatMessage.id == walk.c.id)
+
+
+def branch(db: Session, session_id: str, leaf_id: str | None, most: int | None = None) -> list[ChatMessage]:
+    """The messages from the root to ``leaf_id``, oldest first (the last ``most`` of them)."""
+    if leaf_id is None:
+        return []
+    query = on_branch(session_id, leaf_id, most).order_by(ChatMessage.created_at, ChatMessage.id)
+    return list(db.scalars(query))
+
+
+def begin(
+    db: Session,
+    session: ChatSession,
+    content: str,
+    *,
+    parent_id: str | None,
+    attributes: dict[str, Any],
+    persona_version: int | None,
+) -> Begun:
+    """Write the question and an empty reply. Raises ``ReplyRunning`` when one is being written already."""
+    running = running_reply(db, session.id)
+    if running is not None:
+        if not running.is_abandoned:
+            raise ReplyRunning("A reply is being written in this session. Wait for its end, or stop it.")
+        running.status = MessageStatus.INTERRUPTED
+        db.flush()
+    if parent_id is not None:
+        parent = db.get(ChatMessage, parent_id)
+        if parent is None or parent.session_id != session.id:
+            raise RuleBroken("There is no such message in this session.", pointer="/parent_id")
+        if parent.role != "assistant":
+            raise RuleBroken("A question follows a reply, not another question.", pointer="/parent_id")
+    leaf = parent_id or session.leaf_id
+    history = [
+        Message("assistant" if row.role == "assistant" else "user", row.content)
+        for row in branch(db, session.id, leaf, HISTORY)
+        if row.content and row.status != MessageStatus.FAILED
+    ]
+    at = now()
+    question_id, reply_id = new_id(), new_id()
+    of = {"tenant_id": session.tenant_id, "session_id": session.id, "created_at": at, "updated_at": at}
+    db.add_all(
+        [
+            ChatMessage(
+                **of, id=question_id, parent_id=leaf, role="user", content=content, attributes=attributes
+            ),
+            ChatMessage(
+                **of,
+                id=reply_id,
+                parent_id=question_id,
+                role="assistant",
+                status=MessageStatus.STREAMING,
+                persona_version=persona_version,
+                lease_until=at + LEASE,
+            ),
+        ]
+    )
+    session.leaf_id = reply_id
+    session.message_count += 2
+    session.last_message_at = at
+    session.title_from(content)
+    db.flush()
+    return Begun(question_id, reply_id, history)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a running reply holds now."""
+
+    message_id: str
+    content: str
+
+
+@dataclass(slots=True)
+class Retrieval:
+    """The passages that a reply was given."""
+
+    message_id: str
+    tenant_id: str
+    retrieved: dict[str, Any]
+    answer_status: str | None
+    citations: list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Ending:
+    """A reply that ended, with all that is kept of it."""
+
+    message_id: str
+    session_id: str
+    tenant_id: str
+    values: dict[str, Any]
+    cited: list[int]
+
+
+CITATION_COLUMNS = [
+    "number",
+    "index_id",
+    "document_id",
+    "document_name",
+    "page",
+    "sheet",
+    "cell",
+    "heading",
+    "start",
+    "end",
+    "score",
+    "quote",
+    "content_sha256",
+]
+
+
+def record(
+    progress: Sequence[Progress], retrievals: Sequence[Retrieval], endings: Sequence[Ending]
+) -> set[str]:
+    """Write what happened to the running replies, in one commit; tell which of them were asked to stop.
+
+    A row that is no longer ``streaming`` (stopped or swept by another process) is left as it is.
+    """
+    lease = now() + LEASE
+    table = cast(Table, ChatMessage.__table__)
+    with platform() as db:
+        connection = db.connection()
+        if retrievals:
+            connection.execute(
+                update(table).where(
+                    table.c.id == bindparam("b_id"), table.c.status == MessageStatus.STREAMING.value
+                ),
+                [
+                    {"b_id": r.message_id, "retrieved": r.retrieved, "answer_status": r.answer_status}
+                    for r in retrievals
+                ],
+            )
+            rows = [
+                {"tenant_id": r.tenant_id, "message_id": r.message_id, "cited": False}
+                | {name: citation[name] for name in CITATION_COLUMNS}
+                for r in retrievals
+                for citation in r.citations
+            ]
+            if rows:
+                connection.execute(insert(Citation), rows)
+        if progress:
+            connection.execute(
+                update(table).where(
+                    table.c.id == bindparam("b_id"), table.c.status == MessageStatus.STREAMING.value
+                ),
+                [{"b_id": p.message_id, "content": p.content, "lease_until": lease} for p in progress],
+            )
+        for ending in endings:
+            connection.execute(
+                update(table)
+                .where(table.c.id == ending.message_id, table.c.status == MessageStatus.STREAMING.value)
+                .values(lease_until=None, updated_at=now(), **ending.values)
+            )
+            if ending.cited:
+                connection.execute(
+                    update(Citation)
+                    .where(Citation.message_id == ending.message_id, Citation.number.in_(ending.cited))
+                    .values(cited=True)
+                )
+        if not progress:
+            return set()
+        asked = select(table.c.id).where(
+            table.c.id.in_([p.message_id for p in progress]), table.c.stop_requested
+        )
+        return set(connection.execute(asked).scalars())
+
+
+def sweep() -> int:
+    """Mark replies whose writer is gone as interrupted; what had arrived stays. Returns how many."""
+    at = now()
+    overdue = (ChatMessage.status == MessageStatus.STREAMING, ChatMessage.lease_until < at)
+    with platform(writes=False) as db:
+        if db.scalar(select(ChatMessage.id).where(*overdue).limit(1)) is None:
+            return 0
+    with platform() as db:
+        swept = db.execute(
+            update(ChatMessage)
+            .where(*overdue)
+            .values(status=MessageStatus.INTERRUPTED, lease_until=None, updated_at=at)
+            .execution_options(synchronize_session=False)
+        )
+        return cast(CursorResult[Any], swept).rowcount
+
+
+def request_stop(db: Session, session_id: str) -> str | None:
+    """Ask whoever writes the session's running reply to stop; returns its id."""
+    running = running_reply(db, session_id)
+    if running is None:
+        return None
+    if running.is_abandoned:
+        running.status = MessageStatus.INTERRUPTED
+        return None
+    running.stop_requested = True
+    return running.id
+
+
+def remove_session(db: Session, session: ChatSession) -> None:
+    """Delete a session with its messages. A reply that runs is refused."""
+    running = running_reply(db, session.id)
+    if running is not None and not running.is_abandoned:
+        raise Conflict("A reply is being written in this session. Stop it first.")
+    db.execute(delete(ChatMessage).where(ChatMessage.session_id == session.id))
+    db.delete(session)
