@@ -7,7 +7,7 @@ import secrets
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -145,26 +145,58 @@ class ApiKey(TenantOwned, Entity):
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now())
 
 
+REFRESH_LIFETIME = timedelta(days=30)
+"""How long a device stays signed in without a word from it."""
+
+
 class SignIn(TenantOwned, Entity):
     """A signed-in device: the family of refresh tokens that descends from one login.
 
-    Only the newest refresh token is good. One that was spent is a sign of theft and ends the family (RFC
-    9700, 4.14).
+    ``rotation`` counts them, and only the newest is good. One that was spent is a sign of theft and ends the
+    family (RFC 9700, 4.14). ``seed`` is what they are made from, encrypted; ``updated_at`` is the last use.
     """
 
     __tablename__ = "sign_ins"
     __table_args__ = (own_key(), reference("user_id", "users", ondelete="CASCADE"))
 
     user_id: Mapped[str] = mapped_column(Id, index=True)
-    refresh_hash: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[bytes] = mapped_column(LargeBinary)
     rotation: Mapped[int] = mapped_column(default=0)
+    address: Mapped[str] = mapped_column(String(45), default="")
     user_agent: Mapped[str] = mapped_column(String(300), default="")
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
 
+    @classmethod
+    def begin(cls, *, tenant_id: str, user_id: str, seed: bytes, address: str) -> SignIn:
+        """A device that has just signed in."""
+        return cls(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            seed=seed,
+            rotation=0,
+            address=address[:45],
+            expires_at=now() + REFRESH_LIFETIME,
+        )
+
     def is_open(self) -> bool:
         """Whether its tokens are still good."""
         return self.ended_at is None and self.expires_at > now()
+
+    def spend(self, rotation: int) -> bool:
+        """Take the refresh token of this rotation, on to the next; a spent one is refused and ends the family."""
+        if not self.is_open():
+            return False
+        if rotation != self.rotation:
+            self.end()
+            return False
+        self.rotation += 1
+        self.expires_at = now() + REFRESH_LIFETIME
+        return True
+
+    def end(self) -> None:
+        """Sign the device out."""
+        self.ended_at = self.ended_at or now()
 
 
 class SigningKey(Entity):

@@ -1,14 +1,22 @@
 """What is secret at rest: encryption with the installation's keys (newest first), and password hashes.
 
 Fernet keys are derived from ``BOOGA_SECRET_KEY`` by HKDF-SHA256 (RFC 5869); several, separated by commas,
-allow rotation.
+allow rotation. Passwords are argon2id (RFC 9106) with the parameters that OWASP's Password Storage Cheat
+Sheet lists first; a hash made with others is renewed at the next sign-in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextvars
+import os
+import sys
 import threading
-from functools import cache
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -16,7 +24,11 @@ from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from models.errors import Unavailable
 from storage.settings import settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @cache
@@ -45,13 +57,17 @@ def reseal(sealed: bytes) -> bytes:
     return _fernet().rotate(sealed)
 
 
-_hasher = PasswordHasher()  # argon2id, RFC 9106's second recommended option: 64 MiB, t=3, p=4
-_hashing = threading.BoundedSemaphore(2)
-"""At most two at once: each takes 64 MiB and about 50 ms of every core."""
+SLOTS = 2
+"""Hashes at once: each takes 46 MiB and some 50 ms of a core."""
+MOST_WAITING = 100
+"""Passwords that wait for a slot, some three seconds' worth; whoever comes then is told to come again."""
+
+_hasher = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
+_hashing = threading.BoundedSemaphore(SLOTS)
 
 
 def hash_password(password: str) -> str:
-    """An argon2id hash; blocks its thread for some 50 ms."""
+    """An argon2id hash; blocks its thread for some 50 ms, and longer while others hash."""
     with _hashing:
         return _hasher.hash(password)
 
@@ -63,10 +79,41 @@ def _nobodys_hash() -> str:
 
 def password_fits(password: str, hashed: str | None) -> bool:
     """Whether the password is right. Takes as long for an account that is not there (``hashed`` None)."""
-    known = hashed or _nobodys_hash()
+    nobodys = _nobodys_hash()
     with _hashing:
         try:
-            _hasher.verify(known, password)
+            _hasher.verify(hashed or nobodys, password)
         except (VerificationError, InvalidHashError):
             return False
     return hashed is not None
+
+
+def is_outdated(hashed: str) -> bool:
+    """Whether a hash was made with other parameters than today's."""
+    return _hasher.check_needs_rehash(hashed)
+
+
+def _step_back() -> None:
+    """Let the event loop go first: on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+_slots = ThreadPoolExecutor(SLOTS, thread_name_prefix="hashing", initializer=_step_back)
+_waiting = 0
+
+
+async def in_slot(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run ``work``, which hashes, apart from the handlers' threads; ``Unavailable`` at once if too many wait.
+
+    However many sign in together, other requests find the event loop and all of the handlers' threads free.
+    """
+    global _waiting
+    if _waiting >= SLOTS + MOST_WAITING:
+        raise Unavailable("Too many sign in at this moment.")
+    _waiting += 1
+    try:
+        call = partial(contextvars.copy_context().run, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(_slots, call)
+    finally:
+        _waiting -= 1

@@ -198,6 +198,24 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_subscriptions_tenant_id"), "subscriptions", ["tenant_id"], unique=False)
     op.create_table(
+        "usage_records",
+        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=True),
+        sa.Column("persona_id", sa.Uuid(as_uuid=False), nullable=True),
+        sa.Column("model", sa.String(length=200), nullable=True),
+        sa.Column("provider", sa.String(length=100), nullable=True),
+        sa.Column("status", sa.String(length=20), nullable=False),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
+        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("source", sa.String(length=20), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_usage_records_tenant_id"), "usage_records", ["tenant_id"], unique=False)
+    op.create_table(
         "users",
         sa.Column("email", sa.String(length=320), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -325,8 +343,9 @@ def upgrade() -> None:
     op.create_table(
         "sign_ins",
         sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("refresh_hash", sa.String(length=64), nullable=False),
+        sa.Column("seed", sa.LargeBinary(), nullable=False),
         sa.Column("rotation", sa.Integer(), nullable=False),
+        sa.Column("address", sa.String(length=45), nullable=False),
         sa.Column("user_agent", sa.String(length=300), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
@@ -736,6 +755,8 @@ def downgrade() -> None:
     op.drop_table("api_keys")
     op.drop_index(op.f("ix_users_tenant_id"), table_name="users")
     op.drop_table("users")
+    op.drop_index(op.f("ix_usage_records_tenant_id"), table_name="usage_records")
+    op.drop_table("usage_records")
     op.drop_index(op.f("ix_subscriptions_tenant_id"), table_name="subscriptions")
     op.drop_table("subscriptions")
     op.drop_index(op.f("ix_stacks_tenant_id"), table_name="stacks")
