@@ -53,7 +53,9 @@ class Session(OrmSession):
         """The row with that id, in this tenant; else ``NotFound``, or ``RuleBroken`` when a body's
         ``pointer`` named it.
         """
-        found = self.get(entity, id, with_for_update=lock or None) if id is not None else None
+        # Only the row itself: PostgreSQL cannot lock what an outer join may not find.
+        locking = {"of": entity} if lock else None
+        found = self.get(entity, id, with_for_update=locking) if id is not None else None
         if found is None:
             if pointer:
                 raise RuleBroken("There is no such resource.", pointer=pointer)

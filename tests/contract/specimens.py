@@ -1,0 +1,285 @@
+"""Requests made from the contract alone: one of each resource, and a valid call of each operation."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import httpx
+import jsonschema_rs
+
+from openapi import bundle
+from openapi.validation import compile_schema
+from tests.contract.conformance import described
+from tests.servers import Tenant
+
+NOTE = (
+    b"Annual report of a company made up for this test.\nRevenue rose by 12 per cent to 340 million euros.\n"
+)
+SINGULAR = {"indices": "index", "categories": "category", "deliveries": "delivery"}
+_numbers = count(1)
+
+
+def kind_of(collection: str) -> str:
+    """What a collection holds: ``personas`` a ``persona``."""
+    return SINGULAR.get(collection) or collection.removesuffix("s").replace("-", "_")
+
+
+def unknown_id() -> str:
+    """An id that never was."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request names a resource: in its path, query or body."""
+
+    where: str
+    name: tuple[str, ...]
+    kind: str
+    many: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}:{'/'.join(self.name)}"
+
+
+@dataclass
+class Operation:
+    """An operation of the contract as a test sees it."""
+
+    path: str
+    method: str
+    spec: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its operationId."""
+        name: str = self.spec["operationId"]
+        return name
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it needs no credentials."""
+        return bundle.is_public(self.spec)
+
+    @property
+    def scope(self) -> str | None:
+        """What the caller needs."""
+        return self.spec.get("x-required-scope")
+
+    @cached_property
+    def parameters(self) -> list[dict[str, Any]]:
+        """Its parameters, references resolved."""
+        found: list[dict[str, Any]] = described().resolve(self.spec.get("parameters", []))
+        return found
+
+    def takes(self, header: str) -> bool:
+        """Whether it has this header parameter."""
+        return any(p["name"] == header for p in self.parameters)
+
+    @cached_property
+    def body(self) -> tuple[str, dict[str, Any]] | None:
+        """The media type to send, JSON where it may be, and what the contract says of it."""
+        content = described().resolve(self.spec.get("requestBody", {})).get("content", {})
+        return next(((kind, content[kind]) for kind in sorted(content)), None)
+
+    @cached_property
+    def validator(self) -> jsonschema_rs.Validator:
+        """Of its body."""
+        assert self.body is not None
+        return compile_schema(self.body[1]["schema"])
+
+    @cached_property
+    def examples(self) -> dict[str, Any]:
+        """The contract's examples of the body, by name."""
+        if self.body is None:
+            return {}
+        named = {name: example["value"] for name, example in self.body[1].get("examples", {}).items()}
+        return named or {"example": self.body[1]["example"]}
+
+    @cached_property
+    def produces(self) -> list[str]:
+        """The types of its successes."""
+        return [
+            kind
+            for status, response in described().resolve(self.spec["responses"]).items()
+            if status.startswith("2")
+            for kind in response.get("content", {})
+        ]
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Where it names resources."""
+        found = []
+        for parameter in self.parameters:
+            if parameter["schema"].get("format") == "uuid" and parameter["in"] in ("path", "query"):
+                found.append(Place(parameter["in"], (parameter["name"],), self.kind(parameter["name"])))
+        if self.body is not None:
+            found += _places(self.body[1]["schema"], ())
+        return found
+
+    def kind(self, parameter: str) -> str:
+        """What a parameter names: ``{persona_id}`` a persona, ``/personas/{id}`` too."""
+        before = re.search(r"/([\w-]+)/\{" + parameter + r"\}", self.path)
+        if parameter == "id" and before:
+            return kind_of(before[1])
+        return parameter.removesuffix("_id")
+
+
+def _places(schema: dict[str, Any], at: tuple[str, ...]) -> Iterator[Place]:
+    for part in (schema, *schema.get("oneOf", []), *schema.get("anyOf", [])):
+        for name, inner in part.get("properties", {}).items():
+            kind = re.sub(r"^accessible_|_ids?$", "", name)
+            if inner.get("format") == "uuid":
+                yield Place("body", (*at, name), kind)
+            elif inner.get("type") == "array" and inner["items"].get("format") == "uuid":
+                yield Place("body", (*at, name), kind, many=True)
+            elif inner.get("type") == "object":
+                yield from _places(inner, (*at, name))
+
+
+def operations() -> list[Operation]:
+    """All of the contract."""
+    return [Operation(path, method, spec) for path, method, spec in bundle.operations(described().spec)]
+
+
+def _creator(kind: str) -> Operation | None:
+    for operation in operations():
+        collection = operation.path.rpartition("/")[2]
+        has_items = any(path.startswith(operation.path + "/{") for path in described().spec["paths"])
+        if operation.method == "post" and has_items and kind_of(collection) == kind:
+            return operation
+    return None
+
+
+@dataclass
+class Specimens:
+    """One of each resource in a tenant, made through the contract when first asked for."""
+
+    client: httpx.Client
+    tenant: Tenant
+    known: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known |= {name: self.tenant[f"{name}_id"] for name in ("stack", "user", "tenant")}
+
+    def the(self, kind: str) -> str | None:
+        """The id of this tenant's one; None where the contract has no operation that makes it."""
+        if kind not in self.known:
+            made = self.another(kind)
+            if made is None:
+                return None
+            self.known[kind] = made
+        return self.known[kind]
+
+    def another(self, kind: str) -> str | None:
+        """The id of a fresh one."""
+        creator = _creator(kind)
+        if creator is None:
+            return None
+        response = self.send(creator)
+        assert response.status_code in (200, 201, 202), f"{creator.id} made no {kind}: {response.text}"
+        body = response.json()
+        id: str = body["data"]["id"] if "success" in body else body["id"]
+        return id
+
+    def call(self, operation: Operation, example: str | None = None, **ids: str) -> dict[str, Any]:
+        """A valid call, for ``httpx.Client.request``. ``ids``: of path parameters, in place of ours."""
+        path, query = operation.path, {}
+        for parameter in operation.parameters:
+            name = parameter["name"]
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{name}}}", ids.get(name) or self._value(operation, parameter))
+            elif parameter["in"] == "query" and parameter.get("required"):
+                query[name] = self._value(operation, parameter)
+        return {
+            "method": operation.method.upper(),
+            "url": path,
+            "params": query,
+            **self._body(operation, example),
+        }
+
+    def send(
+        self, operation: Operation, client: httpx.Client | None = None, **changes: Any
+    ) -> httpx.Response:
+        """Send a valid call (with ``changes`` to its parts)."""
+        return (client or self.client).request(**{**self.call(operation), **changes})
+
+    def _value(self, operation: Operation, parameter: dict[str, Any]) -> str:
+        schema = parameter["schema"]
+        if schema.get("format") == "uuid":
+            return self.the(operation.kind(parameter["name"])) or unknown_id()
+        return str(parameter.get("example", schema.get("example", schema.get("enum", ["1"])[0])))
+
+    def _body(self, operation: Operation, example: str | None) -> dict[str, Any]:
+        if operation.body is None:
+            return {}
+        # An example that has the server fetch something would leave loopback.
+        usable = [name for name, value in operation.examples.items() if "url" not in value] or [
+            *operation.examples
+        ]
+        body = copy.deepcopy(operation.examples[example or usable[0]])
+        for place in operation.places:
+            if place.where == "body":
+                self._fill(body, place)
+        if isinstance(body.get("name"), str) and operation.method == "post":
+            body["name"] = f"{body['name']} {next(_numbers)}"
+        if operation.body[0] == "application/json":
+            return {"json": body}
+        properties = operation.body[1]["schema"]["properties"]
+        files = {
+            name: (f"note-{next(_numbers)}.txt", NOTE + str(next(_numbers)).encode(), "text/plain")
+            for name in body
+            if properties[name].get("format") == "binary"
+        }
+        return {"files": files, "data": {name: value for name, value in body.items() if name not in files}}
+
+    def _fill(self, body: dict[str, Any], place: Place) -> None:
+        """Our own id in place of the example's; what the contract cannot make is left out."""
+        *outer, name = place.name
+        for key in outer:
+            body = body.get(key, {})
+        if body.get(name) is None or body[name] == []:
+            return
+        found = self.the(place.kind) if place.kind else None
+        if found is None:
+            del body[name]
+        else:
+            body[name] = [found] if place.many else found
+
+
+def with_id(call: dict[str, Any], operation: Operation, place: Place, id: str) -> dict[str, Any] | None:
+    """The call with this id at that place; None where the contract itself would refuse it there."""
+    made = copy.deepcopy(call)
+    if place.where == "path":
+        raise ValueError("a path is filled when the call is made")
+    if place.where == "query":
+        made["params"][place.name[0]] = id
+        return made
+    target = made["json"] if "json" in made else made["data"]
+    *outer, name = place.name
+    for key in outer:
+        target = target.setdefault(key, {})
+    target[name] = [id] if place.many else id
+    fits = "json" not in made or operation.validator.is_valid(made["json"])
+    return made if fits else None
+
+
+def comparable(response: httpx.Response, *ids: str) -> tuple[int, Any]:
+    """A response without what differs from request to request, and with these ids made alike."""
+    text = response.text
+    for id in ids:
+        text = text.replace(id, "<id>")
+    if "json" not in response.headers.get("content-type", ""):
+        return response.status_code, text
+    body = json.loads(text)
+    for name in ("instance", "request_id", "took_ms"):
+        body.pop(name, None)
+    return response.status_code, body

@@ -1,0 +1,395 @@
+"""Every operation of the contract, and what holds for each of them without being written for any."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from models.access import SCOPES, SCOPES_OF_ROLE, new_key
+from models.tenancy import Organization
+from openapi import bundle
+from tests.contract import conformance
+from tests.contract.conformance import allowed, described
+from tests.contract.specimens import Operation, Specimens, comparable, operations, unknown_id, with_id
+from tests.servers import Server, Tenant
+
+OPERATIONS = operations()
+GUARDED = [operation for operation in OPERATIONS if not operation.is_public]
+PATHS = list(described().spec["paths"])
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")
+
+WORKS_OTHERWISE: dict[str, str] = {}
+"""Operations whose example alone cannot succeed, and why. May only shrink."""
+
+
+def of(chosen: list[Operation]) -> pytest.MarkDecorator:
+    """One test for each."""
+    return pytest.mark.parametrize("operation", chosen, ids=[operation.id for operation in chosen])
+
+
+@pytest.fixture(scope="session")
+def connection(server: Server) -> Iterator[Callable[[str | None], httpx.Client]]:
+    """Clients that last as long as the server: the walk sends thousands of requests."""
+    opened: dict[str | None, httpx.Client] = {}
+
+    def of_key(key: str | None) -> httpx.Client:
+        if key not in opened:
+            opened[key] = conformance.client(server.url, key)
+        return opened[key]
+
+    yield of_key
+    for client in opened.values():
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def ours(server: Server, connection: Callable[[str | None], httpx.Client]) -> Specimens:
+    """One of each resource of tenant A."""
+    return Specimens(connection(server.api_key), server.tenant, _unmakeable(server, server.tenant))
+
+
+@pytest.fixture(scope="session")
+def theirs(
+    server: Server, other_tenant: Tenant, connection: Callable[[str | None], httpx.Client]
+) -> Specimens:
+    """One of each resource of tenant B."""
+    client = connection(other_tenant["api_key"])
+    return Specimens(client, other_tenant, _unmakeable(server, other_tenant))
+
+
+def _unmakeable(server: Server, tenant: Tenant) -> dict[str, str]:
+    """What the contract refers to and has no operation for."""
+    with server.database() as db:
+        organization = Organization(tenant_id=tenant["tenant_id"], name="Treasury")
+        db.add(organization)
+        db.flush()
+        return {"organization": organization.id}
+
+
+@pytest.fixture(scope="session")
+def narrower(server: Server) -> Callable[..., str]:
+    """Keys by what they lack, made once."""
+    made: dict[str, str] = {}
+
+    def key(**options: Any) -> str:
+        name = repr(options)
+        if name not in made:
+            made[name] = server.issue_key(**options)
+        return made[name]
+
+    return key
+
+
+def code_of(response: httpx.Response) -> str:
+    """The problem's code, in either shape."""
+    error = response.json()["error"]
+    return str(error["code"]).replace("_", "-") if isinstance(error, dict) else str(error)
+
+
+def _unsigned_token() -> str:
+    def part(value: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none', 'typ': 'at+jwt'})}.{part({'sub': unknown_id(), 'aud': 'booga-api'})}."
+
+
+class TestCredentials:
+    @of(GUARDED)
+    def test_none_is_401(
+        self, operation: Operation, ours: Specimens, connection: Callable[[str | None], httpx.Client]
+    ) -> None:
+        response = ours.send(operation, connection(None))
+        assert response.status_code == 401
+        assert code_of(response) == "unauthorized"
+
+    @of(GUARDED)
+    def test_two_are_401_though_both_are_right(self, operation: Operation, ours: Specimens) -> None:
+        key = ours.client.headers["X-API-Key"]
+        response = ours.send(operation, headers={"Authorization": f"Bearer {key}"})
+        assert (response.status_code, code_of(response)) == (401, "unauthorized")
+
+    @of(GUARDED)
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            {"X-API-Key": new_key()},
+            {"X-API-Key": "bk_live_short"},
+            {"Authorization": f"Bearer {new_key()}"},
+            {"Authorization": f"Bearer {_unsigned_token()}"},
+            {"Authorization": "Basic dXNlcjpwYXNzd29yZA=="},
+        ],
+        ids=["key", "misspelt-key", "bearer-key", "unsigned-token", "basic"],
+    )
+    def test_forged_is_401(
+        self,
+        operation: Operation,
+        forged: dict[str, str],
+        ours: Specimens,
+        connection: Callable[[str | None], httpx.Client],
+    ) -> None:
+        response = ours.send(operation, connection(None), headers=forged)
+        assert (response.status_code, code_of(response)) == (401, "unauthorized")
+
+
+class TestRights:
+    @of([operation for operation in GUARDED if operation.scope != "any"])
+    def test_every_other_scope_is_not_enough(
+        self,
+        operation: Operation,
+        ours: Specimens,
+        narrower: Callable[..., str],
+        connection: Callable[[str | None], httpx.Client],
+    ) -> None:
+        key = narrower(scopes=[scope for scope in SCOPES if scope != operation.scope])
+        response = ours.send(operation, connection(key))
+        assert (response.status_code, code_of(response)) == (403, "insufficient-scope")
+
+    @of([operation for operation in GUARDED if operation.spec.get("x-required-capability")])
+    def test_a_tenant_without_the_capability_is_refused(
+        self,
+        operation: Operation,
+        ours: Specimens,
+        without_capability: Tenant,
+        connection: Callable[[str | None], httpx.Client],
+    ) -> None:
+        response = ours.send(operation, connection(without_capability["api_key"]))
+        assert (response.status_code, code_of(response)) == (403, "capability-required")
+
+    @pytest.mark.parametrize("role", ["viewer", "member"])
+    @of(GUARDED)
+    def test_a_role_reaches_as_far_as_its_scopes(
+        self,
+        operation: Operation,
+        role: str,
+        ours: Specimens,
+        narrower: Callable[..., str],
+        connection: Callable[[str | None], httpx.Client],
+    ) -> None:
+        response = ours.send(operation, connection(narrower(role=role)))
+        refused = (response.status_code, code_of(response) if response.is_error else "") == (
+            403,
+            "insufficient-scope",
+        )
+        assert refused == (operation.scope not in (*SCOPES_OF_ROLE[role], "any"))
+
+
+def _places() -> list[Any]:
+    return [
+        pytest.param(operation, place, id=f"{operation.id}-{place}")
+        for operation in GUARDED
+        for place in operation.places
+    ]
+
+
+@pytest.mark.parametrize(("operation", "place"), _places())
+def test_another_tenants_id_is_as_if_it_never_was(
+    operation: Operation, place: Any, ours: Specimens, theirs: Specimens
+) -> None:
+    foreign, unknown = theirs.the(place.kind), unknown_id()
+    if foreign is None:
+        pytest.skip(f"the contract makes no {place.kind or place.name} to compare with")
+    if place.where == "path":
+        name = place.name[0]
+        calls = [ours.call(operation, **{name: id}) for id in (foreign, unknown)]
+    else:
+        made = [with_id(ours.call(operation), operation, place, id) for id in (foreign, unknown)]
+        calls = [call for call in made if call is not None]
+        if not calls:
+            pytest.skip(f"the contract takes no {place} beside its example's other fields")
+        name_fields = [call["json"] for call in calls if "name" in call.get("json", {})]
+        for fields in name_fields:
+            fields["name"] = "The same name"
+    answers = [ours.client.request(**call) for call in calls]
+    assert comparable(answers[0], foreign) == comparable(answers[1], unknown)
+    if place.where == "path":
+        assert answers[0].status_code == 404
+    elif place.where == "body":
+        assert answers[0].status_code in (404, 422) or "not_found" in answers[0].text
+
+
+class TestMethods:
+    @pytest.mark.parametrize("path", PATHS)
+    def test_options_tells_what_is_served(self, path: str, anonymous: httpx.Client) -> None:
+        response = anonymous.options(path.replace("{", "").replace("}", ""))
+        item = described().spec["paths"][path]
+        assert response.status_code == 204
+        assert set(response.headers["allow"].split(", ")) == allowed(item)
+        assert "GET" not in allowed(item) or "HEAD" in response.headers["allow"]
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_any_other_is_405(self, path: str, anonymous: httpx.Client) -> None:
+        item = described().spec["paths"][path]
+        others = [method for method in METHODS if method not in allowed(item)]
+        assert others
+        for method in others:
+            response = anonymous.request(method, path.replace("{", "").replace("}", ""))
+            assert (response.status_code, code_of(response)) == (405, "method-not-allowed")
+
+    @of([operation for operation in OPERATIONS if operation.method == "get"])
+    def test_head_is_get_without_its_body(self, operation: Operation, ours: Specimens) -> None:
+        got, head = ours.send(operation), ours.send(operation, method="HEAD")
+        assert head.status_code == got.status_code
+        for name in ("content-type", "etag", "content-length"):
+            assert head.headers.get(name) == got.headers.get(name)
+
+
+class TestPaths:
+    @of([operation for operation in OPERATIONS if operation.method == "get"])
+    @pytest.mark.parametrize("suffix", ["/", ".json"])
+    def test_a_slash_or_suffix_is_the_same_resource(
+        self, operation: Operation, suffix: str, ours: Specimens
+    ) -> None:
+        plain = ours.send(operation)
+        other = ours.send(operation, url=ours.call(operation)["url"] + suffix)
+        if plain.headers.get("content-type", "").startswith("application/json"):
+            changing = ("next", "previous", "took_ms")
+            assert other.status_code == plain.status_code
+            bodies = [answer.json() for answer in (plain, other)]
+            for body in bodies:
+                if isinstance(body, dict):
+                    for name in changing:
+                        body.pop(name, None)
+            assert bodies[0] == bodies[1]
+        else:
+            assert other.status_code == plain.status_code
+
+    @of([operation for operation in GUARDED if operation.method != "get"])
+    @pytest.mark.parametrize("suffix", ["/", ".json"])
+    def test_a_slash_or_suffix_reaches_the_same_operation(
+        self,
+        operation: Operation,
+        suffix: str,
+        ours: Specimens,
+        connection: Callable[[str | None], httpx.Client],
+    ) -> None:
+        url = ours.call(operation)["url"] + suffix
+        assert ours.send(operation, connection(None), url=url).status_code == 401
+
+    @of([operation for operation in OPERATIONS if any(p["in"] == "path" for p in operation.parameters)])
+    def test_an_id_that_is_none_is_named(self, operation: Operation, ours: Specimens) -> None:
+        for parameter in operation.parameters:
+            if parameter["in"] != "path" or parameter["schema"].get("format") != "uuid":
+                continue
+            response = ours.client.request(**ours.call(operation, **{parameter["name"]: "none"}))
+            assert response.status_code == 400
+            assert parameter["name"] in [fault.get("parameter") for fault in response.json()["errors"]]
+
+    @pytest.mark.parametrize("path", ["/api/v1/nowhere", "/api", "/api/v1/chat/personas/a/b/c"])
+    def test_an_unknown_one_is_404_for_everybody(
+        self, path: str, anonymous: httpx.Client, client: httpx.Client
+    ) -> None:
+        for caller in (anonymous, client):
+            response = caller.get(path)
+            assert (response.status_code, code_of(response)) == (404, "not-found")
+
+
+class TestRequests:
+    @of([operation for operation in OPERATIONS if operation.produces])
+    def test_a_type_that_nothing_serves_is_406(self, operation: Operation, ours: Specimens) -> None:
+        response = ours.send(operation, headers={"Accept": "image/x-none"})
+        assert (response.status_code, code_of(response)) == (406, "not-acceptable")
+
+    @of([operation for operation in OPERATIONS if operation.spec.get("x-error-shape") != "openai"])
+    def test_what_is_not_in_the_contract_is_named(self, operation: Operation, ours: Specimens) -> None:
+        call = ours.call(operation)
+        call["params"] = {**call["params"], "surprise": "1"}
+        for part in ("json", "data"):
+            if part in call:
+                call[part] = {**call[part], "tenant_id": unknown_id()}
+        response = ours.client.request(**call)
+        assert (response.status_code, code_of(response)) == (400, "validation-failed")
+        told = response.json()["errors"]
+        assert "surprise" in [fault.get("parameter") for fault in told]
+        if operation.body is not None:
+            assert any("tenant_id" in fault["detail"] + fault.get("pointer", "") for fault in told)
+
+    @of([operation for operation in OPERATIONS if any(p["in"] == "query" for p in operation.parameters)])
+    def test_a_parameter_that_stands_twice_is_named(self, operation: Operation, ours: Specimens) -> None:
+        single = [
+            p for p in operation.parameters if p["in"] == "query" and p["schema"].get("type") != "array"
+        ]
+        for parameter in single:
+            pair = [(parameter["name"], "1"), (parameter["name"], "1")]
+            response = ours.send(operation, params=pair)
+            assert response.status_code == 400
+            named = [fault.get("parameter") for fault in response.json()["errors"]]
+            assert parameter["name"] in named
+
+    @of([operation for operation in GUARDED if operation.takes("If-Match")])
+    def test_a_stale_write_is_412(self, operation: Operation, ours: Specimens) -> None:
+        response = ours.send(operation, headers={"If-Match": '"stale"'})
+        assert (response.status_code, code_of(response)) == (412, "precondition-failed")
+
+    @of([operation for operation in GUARDED if operation.takes("If-None-Match")])
+    def test_a_known_representation_is_304(self, operation: Operation, ours: Specimens) -> None:
+        etag = ours.send(operation).headers["etag"]
+        response = ours.send(operation, headers={"If-None-Match": etag})
+        assert response.status_code == 304
+        assert response.headers["etag"] == etag
+
+
+def _examples() -> list[Any]:
+    return [
+        pytest.param(operation, example, id=f"{operation.id}-{example or 'plain'}")
+        for operation in OPERATIONS
+        for example in operation.examples or [None]
+    ]
+
+
+def _for_once(operation: Operation, ours: Specimens) -> dict[str, str]:
+    """Something of its own to spoil, for the last id of a path whose operation ends it."""
+    if operation.method != "delete":
+        return {}
+    names = [p["name"] for p in operation.parameters if p["in"] == "path"]
+    if not names:
+        return {}
+    made = ours.another(operation.kind(names[-1]))
+    return {names[-1]: made} if made else {}
+
+
+class TestExamples:
+    @pytest.mark.parametrize(("operation", "example"), _examples())
+    def test_works(self, operation: Operation, example: str | None, ours: Specimens) -> None:
+        response = ours.client.request(**ours.call(operation, example, **_for_once(operation, ours)))
+        works = response.is_success
+        assert works != (operation.id in WORKS_OTHERWISE), response.text
+
+    @of([operation for operation in OPERATIONS if operation.takes("Idempotency-Key")])
+    def test_is_answered_once(self, operation: Operation, ours: Specimens) -> None:
+        if operation.id in WORKS_OTHERWISE:
+            pytest.skip("its example alone cannot succeed")
+        call, headers = ours.call(operation), {"Idempotency-Key": unknown_id()}
+        first, again = (ours.client.request(**call, headers=headers) for _ in range(2))
+        assert first.is_success, first.text
+        assert "Idempotent-Replayed" not in first.headers
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert again.status_code == first.status_code
+        if again.headers["content-type"].startswith("application/json"):
+            assert again.json().items() <= first.json().items()
+        else:
+            assert again.headers["content-type"] == first.headers["content-type"]
+
+    @of([operation for operation in OPERATIONS if operation.takes("Idempotency-Key") and operation.body])
+    def test_other_content_under_the_same_key_is_422(self, operation: Operation, ours: Specimens) -> None:
+        if operation.id in WORKS_OTHERWISE:
+            pytest.skip("its example alone cannot succeed")
+        headers = {"Idempotency-Key": unknown_id()}
+        assert ours.client.request(**ours.call(operation), headers=headers).is_success
+        call = ours.call(operation)
+        if "json" in call:
+            # The same content to a reader of JSON, other bytes on the wire.
+            call["content"] = json.dumps(call.pop("json"), indent=4)
+            headers["Content-Type"] = "application/json"
+        response = ours.client.request(**call, headers=headers)
+        assert (response.status_code, code_of(response)) == (422, "idempotency-key-reused")
+
+
+def test_the_exemptions_are_operations() -> None:
+    known = {operation.id for operation in OPERATIONS}
+    assert WORKS_OTHERWISE.keys() <= known
+    assert len(known) == len(list(bundle.operations(described().spec)))
