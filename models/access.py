@@ -184,7 +184,7 @@ class SignIn(TenantOwned, Entity):
         return self.ended_at is None and self.expires_at > now()
 
     def spend(self, rotation: int) -> bool:
-        """Take the refresh token of this rotation, on to the next; a spent one is refused and ends the family."""
+        """Take the refresh token of this rotation; a spent one is refused, and ends the family."""
         if not self.is_open():
             return False
         if rotation != self.rotation:
