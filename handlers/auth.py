@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from sqlalchemy import select
-
 from models.access import Caller
 from models.errors import CapabilityRequired
-from models.tenancy import Stack, Subscription
+from models.tenancy import Stack
 from storage.database import Session
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -20,12 +18,14 @@ def caller() -> Caller:
     return _caller.get()
 
 
+_products: dict[str, str] = {}
+"""The product of each stack seen so far; a stack never changes it."""
+
+
 def require_stack_capability(db: Session, stack_id: str, capability: str) -> None:
     """Raise unless an active subscription for the stack's own product grants the capability."""
-    of_product = (
-        select(Subscription)
-        .join(Stack, Stack.product_id == Subscription.product_id)
-        .where(Stack.id == stack_id, Stack.tenant_id == Subscription.tenant_id)
-    )
-    if not any(subscription.grants(capability) for subscription in db.scalars(of_product)):
+    product_id = _products.get(stack_id)
+    if product_id is None:
+        product_id = _products[stack_id] = db.require(Stack, stack_id).product_id
+    if (product_id, capability) not in caller().grants:
         raise CapabilityRequired(f"No active subscription for this stack's product grants {capability}.")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy import delete as remove
+from sqlalchemy import select
 from sqlalchemy import update as change
+from sqlalchemy.orm import joinedload, selectinload
 
-from handlers.auth import caller
+from handlers import reach
+from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import personas as wire
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
-from models.personas import Persona, PersonaAssignment, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
+from models.personas import Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
 from models.tenancy import Organization, Stack
 from storage.database import Session, reading, transaction
 
@@ -37,6 +39,12 @@ DEFAULTS: dict[str, Any] = {
     "accessible_category_ids": [],
 }
 ORDERINGS = {"name": Persona.name, "created_at": Persona.created_at, "updated_at": Persona.updated_at}
+WHOLE = (
+    joinedload(Persona.organization),
+    selectinload(Persona.accessible_indices),
+    selectinload(Persona.accessible_categories),
+)
+"""What a page of personas shows of each, loaded at once."""
 COLUMNS = (
     "id",
     "name",
@@ -54,27 +62,9 @@ COLUMNS = (
 )
 
 
-def _visible() -> ColumnElement[bool]:
-    """The personas that the caller may know of: all for administrators, else the assigned and the stacks'
-    default ones.
-    """
-    if caller().is_admin:
-        return Persona.id.is_not(None)
-    assigned = select(PersonaAssignment.persona_id).where(PersonaAssignment.user_id == caller().user_id)
-    return or_(Persona.id.in_(assigned), Persona.is_default)
-
-
-def find(db: Session, id: str, *, pointer: str | None = None) -> Persona:
-    """A persona that the caller may know of; else as if it were not there."""
-    persona = db.require(Persona, id, pointer=pointer)
-    if db.scalar(select(Persona.id).where(Persona.id == id, _visible())) is None:
-        return db.require(Persona, None, pointer=pointer)
-    return persona
-
-
 def list(paging: Paging, stack_id: str | None = None, organization: str | None = None) -> Listing:
     """The personas that the caller may know of."""
-    query = select(Persona).where(_visible())
+    query = select(Persona).where(reach.to_personas()).options(*WHOLE)
     if stack_id:
         query = query.where(Persona.stack_id == stack_id)
     if organization:
@@ -95,6 +85,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Define a persona."""
     with transaction(caller()) as db:
         db.require(Stack, body["stack_id"], pointer="/stack_id")
+        require_stack_capability(db, body["stack_id"], "chat_ai")
         persona = Persona(stack_id=body["stack_id"], name=body["name"], slug=_free_slug(db, body))
         _apply(db, persona, {**DEFAULTS, **body})
         return created(wire.show(persona), f"/api/v1/chat/personas/{persona.id}")
@@ -103,7 +94,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
 def get(id: str) -> dict[str, Any]:
     """The persona as it stands."""
     with reading(caller()) as db:
-        return wire.show(find(db, id))
+        return wire.show(reach.persona(db, id))
 
 
 def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:

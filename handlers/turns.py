@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +57,8 @@ class Order:
     """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door)."""
 
     tenant_id: str
+    user_id: str | None
+    persona_id: str | None
     session_id: str | None
     question_id: str
     reply_id: str
@@ -95,7 +97,7 @@ class Turn:
         self._house = house
         self._readers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
-        self._prompt: Prompt | None = None
+        self.prompt = Prompt(order.instructions.chat_model, ())
         self._ending = MessageStatus.INTERRUPTED
 
     def start(self) -> None:
@@ -159,8 +161,8 @@ class Turn:
         }
         self._house.retrieved(self)
         self._wake()
-        self._prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
-        parts = stream_with_fallback(self.order.candidates, self._prompt, self._attempted)
+        self.prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
+        parts = stream_with_fallback(self.order.candidates, self.prompt, self._attempted)
         async with aclosing(parts):
             async for part in parts:
                 self.reply.take(part, time.monotonic())
@@ -176,8 +178,7 @@ class Turn:
         reply, order = self.reply, self.order
         provider = reply.attempts[-1] if reply.attempts else None
         name = provider.provider if provider else None
-        estimate = estimated_usage(self._prompt, reply.text) if self._prompt else None
-        usage = engine.usage_of(reply, estimate) if estimate and provider else None
+        usage = engine.usage_of(reply, estimated_usage(self.prompt, reply.text)) if provider else None
         metrics.REPLIES.labels(name or "none", reply.status.value).inc()
         if usage:
             metrics.TOKENS.labels(name, "prompt").inc(usage["prompt_tokens"])
@@ -196,7 +197,8 @@ class Turn:
             "error": {"code": reply.error.code, "detail": reply.error.detail} if reply.error else None,
         }
         cited = [citation["number"] for citation in reply.citations if citation["cited"]]
-        return Ending(reply.message_id, order.session_id or "", order.tenant_id, values, cited)
+        of = (order.session_id, order.tenant_id, order.user_id, order.persona_id)
+        return Ending(reply.message_id, *of, values, cited)
 
 
 class House:
@@ -222,8 +224,7 @@ class House:
         if self.draining:
             raise Problem("unavailable", "The server is being restarted.", headers={"Retry-After": "2"})
         turn = Turn(order, self)
-        if order.session_id is not None:
-            self.turns[order.reply_id] = turn
+        self.turns[order.reply_id] = turn
         turn.start()
         return turn
 
@@ -240,10 +241,6 @@ class House:
 
     def ended(self, turn: Turn) -> None:
         """A turn is over: to be written at once."""
-        if turn.order.session_id is None:
-            turn.stored.set()
-            turn._wake()
-            return
         self._endings.append(turn)
         self._work.set()
 
@@ -261,7 +258,9 @@ class House:
         running = [turn for id, turn in self.turns.items() if id not in ending_ids and turn.reply.is_running]
         if not endings and not retrievals and not running:
             return
-        progress = [Progress(turn.order.reply_id, turn.reply.text) for turn in running]
+        progress = [
+            Progress(turn.order.reply_id, turn.reply.text) for turn in running if turn.order.session_id
+        ]
         try:
             asked = await in_thread(
                 conversations.record, progress, retrievals, [turn.ending() for turn in endings]
@@ -356,33 +355,43 @@ def _last(message: dict[str, Any], request_path: str) -> bytes:
     return event("message.failed", id, problem.body(request_path, message["id"]))
 
 
+async def changes(turn: Turn) -> AsyncGenerator[bool, None]:
+    """True whenever there is more of a turn, False after each quiet while; ends when the turn is stored."""
+    reader = turn.attach()
+    try:
+        ended = False
+        while not ended:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await reader.wait()
+            except TimeoutError:
+                yield False
+                continue
+            reader.clear()
+            ended = turn.stored.is_set()
+            yield True
+    finally:
+        turn.detach(reader)
+
+
 async def follow(turn: Turn, position: int, shown: Shown, path: str) -> AsyncIterator[bytes]:
     """The events of a running turn behind ``position`` (-1: all)."""
     order, reply = turn.order, turn.reply
-    reader = turn.attach()
-    ids = (order.session_id or "", order.question_id, order.reply_id)
     sent = max(0, position - engine.TEXT)
-    try:
-        if position < engine.CREATED:
-            yield _created(ids)
-        told_retrieval = position >= engine.RETRIEVED
-        while True:
-            try:
-                await asyncio.wait_for(reader.wait(), HEARTBEAT_SECONDS)
-            except TimeoutError:
+    if position < engine.CREATED:
+        yield _created((order.session_id or "", order.question_id, order.reply_id))
+    told_retrieval = position >= engine.RETRIEVED
+    async with aclosing(changes(turn)) as changed:
+        async for more in changed:
+            if not more:
                 yield COMMENT
                 continue
-            reader.clear()
             if not told_retrieval and reply.retrieved is not None:
                 told_retrieval = True
                 yield _retrieved(order.reply_id, reply.retrieved, reply.citations)
             if len(reply.text) > sent:
                 text, sent = reply.text[sent:], len(reply.text)
                 yield _delta(order.reply_id, sent, text)
-            if turn.stored.is_set():
-                break
-    finally:
-        turn.detach(reader)
     yield _last((await shown(order.reply_id)).message, path)
 
 

@@ -54,10 +54,16 @@ class Caller:
     user_id: str
     role: str
     scopes: frozenset[str]
-    capabilities: frozenset[str]
+    grants: frozenset[tuple[str, str]]
+    """(product, capability) of each active subscription of the tenant."""
     key_id: str | None = None
     sign_in_id: str | None = None
     name: str = field(default="", compare=False)
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the tenant may use, of whichever product."""
+        return frozenset(capability for _, capability in self.grants)
 
     @property
     def is_admin(self) -> bool:

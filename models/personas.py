@@ -90,13 +90,12 @@ class Persona(TenantOwned, Entity):
     is_default: Mapped[bool] = mapped_column(default=False)
     version: Mapped[int] = mapped_column(default=1)
 
-    organization: Mapped[Organization | None] = relationship(lazy="joined", viewonly=True)
+    organization: Mapped[Organization | None] = relationship(viewonly=True)
     accessible_indices: Mapped[list[KnowledgeIndex]] = relationship(
         secondary="persona_indices",
         primaryjoin="Persona.id == PersonaIndex.persona_id",
         secondaryjoin="PersonaIndex.index_id == KnowledgeIndex.id",
         order_by="KnowledgeIndex.name",
-        lazy="selectin",
         viewonly=True,
     )
     accessible_categories: Mapped[list[Category]] = relationship(
@@ -104,7 +103,6 @@ class Persona(TenantOwned, Entity):
         primaryjoin="Persona.id == PersonaCategory.persona_id",
         secondaryjoin="PersonaCategory.category_id == Category.id",
         order_by="Category.name",
-        lazy="selectin",
         viewonly=True,
     )
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, Select, Table, bindparam, delete, insert, literal, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, selectinload
 
 from models.base import new_id, now
-from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus
+from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus, UsageRecord
 from models.chat.ports import Message
 from models.errors import Conflict, ReplyRunning, RuleBroken
 from storage.database import Session, platform
@@ -56,11 +56,20 @@ def on_branch(session_id: str, leaf_id: str | None, most: int | None = None) -> 
     return select(ChatMessage).join(walk, ChatMessage.id == walk.c.id)
 
 
-def branch(db: Session, session_id: str, leaf_id: str | None, most: int | None = None) -> list[ChatMessage]:
+def branch(
+    db: Session,
+    session_id: str,
+    leaf_id: str | None,
+    most: int | None = None,
+    *,
+    with_citations: bool = False,
+) -> list[ChatMessage]:
     """The messages from the root to ``leaf_id``, oldest first (the last ``most`` of them)."""
     if leaf_id is None:
         return []
     query = on_branch(session_id, leaf_id, most).order_by(ChatMessage.created_at, ChatMessage.id)
+    if with_citations:
+        query = query.options(selectinload(ChatMessage.citations))
     return list(db.scalars(query))
 
 
@@ -74,7 +83,7 @@ def begin(
     persona_version: int | None,
 ) -> Begun:
     """Write the question and an empty reply. Raises ``ReplyRunning`` when one is being written already."""
-    running = running_reply(db, session.id)
+    running = running_reply(db, session.id) if session.message_count else None
     if running is not None:
         if not running.is_abandoned:
             raise ReplyRunning("A reply is being written in this session. Wait for its end, or stop it.")
@@ -140,13 +149,25 @@ class Retrieval:
 
 @dataclass(slots=True)
 class Ending:
-    """A reply that ended, with all that is kept of it."""
+    """A reply that ended, with all that is kept of it. ``session_id`` None: only its usage is."""
 
     message_id: str
-    session_id: str
+    session_id: str | None
     tenant_id: str
+    user_id: str | None
+    persona_id: str | None
     values: dict[str, Any]
     cited: list[int]
+
+    def spent(self) -> dict[str, Any] | None:
+        """The row of a reply that is not stored."""
+        usage = self.values["usage"]
+        if usage is None:
+            return None
+        named = {name: self.values[name] for name in ("model", "provider", "status")}
+        counted = {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "source")}
+        of = {"tenant_id": self.tenant_id, "user_id": self.user_id, "persona_id": self.persona_id}
+        return {"id": self.message_id, "created_at": now(), "updated_at": now(), **of, **named, **counted}
 
 
 CITATION_COLUMNS = [
@@ -202,7 +223,14 @@ def record(
                 ),
                 [{"b_id": p.message_id, "content": p.content, "lease_until": lease} for p in progress],
             )
+        spent = [
+            row for ending in endings if ending.session_id is None and (row := ending.spent()) is not None
+        ]
+        if spent:
+            connection.execute(insert(UsageRecord), spent)
         for ending in endings:
+            if ending.session_id is None:
+                continue
             connection.execute(
                 update(table)
                 .where(table.c.id == ending.message_id, table.c.status == MessageStatus.STREAMING.value)

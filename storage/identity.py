@@ -112,6 +112,7 @@ def _with_rights(origin: Table, *columns: Any) -> Select[Any]:
             _USERS.role,
             _USERS.name,
             _USERS.email,
+            _SUBSCRIPTIONS.product_id,
             _SUBSCRIPTIONS.capabilities,
             *columns,
         )
@@ -142,7 +143,7 @@ def _caller(rows: list[Row[Any]], scopes: list[str] | None, **origin: str) -> Ca
         user_id=user.user_id,
         role=user.role,
         scopes=effective_scopes(user.role, scopes),
-        capabilities=frozenset(capability for row in rows for capability in row.capabilities or ()),
+        grants=frozenset((row.product_id, name) for row in rows for name in row.capabilities or ()),
         name=user.name or user.email,
         **origin,
     )

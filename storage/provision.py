@@ -9,7 +9,6 @@ from __future__ import annotations
 from models.chat.extractive import ExtractiveProvider
 from models.chat.ports import Candidate
 from models.errors import RuleBroken, Unavailable
-from models.personas import Persona
 from storage.providers import OpenAIProvider
 from storage.settings import settings
 
@@ -34,9 +33,9 @@ def _openai() -> OpenAIProvider:
     )
 
 
-def candidates(persona: Persona, chat_model: str | None) -> list[Candidate]:
-    """The providers of a turn and the model to ask each for."""
-    name = persona.llm_provider or ("openai" if settings().has_openai else "extractive")
+def candidates(llm_provider: str | None, chat_model: str | None) -> list[Candidate]:
+    """The providers of a turn, and the model to ask each for. ``llm_provider``: the persona's own, if any."""
+    name = llm_provider or ("openai" if settings().has_openai else "extractive")
     if name == "extractive":
         return [Candidate(ExtractiveProvider(), "extractive")]
     return [Candidate(_openai(), chat_model or settings().openai_model)]

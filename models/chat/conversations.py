@@ -121,9 +121,7 @@ class ChatMessage(TenantOwned, Entity):
     lease_until: Mapped[datetime | None]
     stop_requested: Mapped[bool] = mapped_column(default=False)
 
-    citations: Mapped[list[Citation]] = relationship(
-        order_by="Citation.number", lazy="selectin", viewonly=True
-    )
+    citations: Mapped[list[Citation]] = relationship(order_by="Citation.number", viewonly=True)
 
     @property
     def is_running(self) -> bool:
@@ -162,3 +160,20 @@ class Citation(TenantOwned, Base):
     quote: Mapped[str]
     content_sha256: Mapped[str] = mapped_column(String(64))
     cited: Mapped[bool] = mapped_column(default=False)
+
+
+class UsageRecord(TenantOwned, Entity):
+    """Tokens spent on a reply that is not stored: of the OpenAI-compatible door, whose clients keep their
+    own history.
+    """
+
+    __tablename__ = "usage_records"
+
+    user_id: Mapped[str | None] = mapped_column(Id)
+    persona_id: Mapped[str | None] = mapped_column(Id)
+    model: Mapped[str | None] = mapped_column(String(200))
+    provider: Mapped[str | None] = mapped_column(String(100))
+    status: Mapped[str] = mapped_column(String(20))
+    prompt_tokens: Mapped[int] = mapped_column(default=0)
+    completion_tokens: Mapped[int] = mapped_column(default=0)
+    source: Mapped[str] = mapped_column(String(20))

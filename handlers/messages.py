@@ -1,0 +1,208 @@
+"""Questions and replies: send, stream, follow, stop, list."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
+
+from handlers import reach, turns
+from handlers.auth import caller, require_stack_capability
+from handlers.briefing import Briefing, briefing_of
+from handlers.problems import Problem
+from handlers.replies import Events, Listing, Paging
+from handlers.schemas import messages as wire
+from handlers.turns import Order, Stored
+from models.access import Caller
+from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
+from models.errors import FeatureDisabled, NotFound, RuleBroken
+from storage import conversations
+from storage.database import Session, reading, transaction
+from storage.threads import in_thread
+
+if TYPE_CHECKING:
+    from openapi.exchange import Exchange
+    from openapi.replays import Replay
+
+STOP_SECONDS = 3.0
+COLUMNS = [
+    "id",
+    "role",
+    "content",
+    "status",
+    "answer_status",
+    "model",
+    "provider",
+    "latency_ms",
+    "first_token_ms",
+    "parent_id",
+    "created_at",
+]
+
+
+def list(id: str, leaf: str | None, paging: Paging) -> Listing:
+    """A branch of the conversation, oldest first."""
+    with reading(caller()) as db:
+        session = reach.session(db, id)
+        _check_leaf(db, id, leaf)
+    return Listing(
+        conversations.on_branch(id, leaf or session.leaf_id).options(selectinload(ChatMessage.citations)),
+        wire.show,
+        paging,
+        {"created_at": ChatMessage.created_at},
+        ChatMessage.id,
+        caller(),
+        columns=tuple(COLUMNS),
+        by_cursor=(ChatMessage.created_at, ChatMessage.id),
+    )
+
+
+def _check_leaf(db: Session, session_id: str, leaf: str | None) -> None:
+    if leaf is not None and db.require(ChatMessage, leaf).session_id != session_id:
+        raise NotFound()
+
+
+async def send(id: str, body: dict[str, Any], exchange: Exchange, replay: Replay | None = None) -> Any:
+    """Ask, and answer with the whole reply."""
+    begun = await in_thread(_begin, id, body, replay)
+    if isinstance(begun, Stored):
+        return begun.message, 201, {"Idempotent-Replayed": "true"}
+    turn = turns.house().begin(begun)
+    await turns.whole(turn)
+    stored = await _stored(begun.reply_id)
+    if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
+        raise turns.problem_of(turn.reply.error, begun.reply_id)
+    return stored.message, 201
+
+
+async def stream(id: str, body: dict[str, Any], exchange: Exchange, replay: Replay | None = None) -> Any:
+    """Ask, and answer with the reply's events as they come."""
+    begun = await in_thread(_begin, id, body, replay)
+    if isinstance(begun, Stored):
+        replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
+        return Events(replayed), 200, {"Idempotent-Replayed": "true"}
+    turn = turns.house().begin(begun)
+    await turns.first_word(turn)
+    return Events(turns.follow(turn, -1, _stored, exchange.path))
+
+
+async def resume(id: str, last_event_id: str | None, exchange: Exchange) -> Events:
+    """Follow the running or last reply, from behind an event."""
+    reply_id, position = None, -1
+    if last_event_id is not None:
+        reply_id, _, place = last_event_id.lower().partition(":")
+        position = int(place)
+    stored = await in_thread(_last_reply, id, reply_id)
+    turn = turns.house().turns.get(stored.message["id"])
+    if turn is not None:
+        return Events(turns.follow(turn, position, _stored, exchange.path))
+    return Events(turns.follow_stored(stored, position, _stored, exchange.path))
+
+
+async def stop(id: str) -> dict[str, Any]:
+    """Stop the running reply, on whichever worker it runs."""
+    reply_id = await in_thread(_request_stop, id)
+    if reply_id is None:
+        return {"stopped": False, "message": None}
+    turn = turns.house().turns.get(reply_id)
+    if turn is not None:
+        turn.end(MessageStatus.STOPPED)
+        await turn.stored.wait()
+    else:
+        await _wait_for_end(reply_id)
+    return {"stopped": True, "message": (await _stored(reply_id)).message}
+
+
+async def _wait_for_end(reply_id: str) -> None:
+    stored = await _stored(reply_id)
+    deadline = time.monotonic() + STOP_SECONDS
+    while stored.message["status"] == MessageStatus.STREAMING and time.monotonic() < deadline:
+        await turns.poll()
+        stored = await _stored(reply_id)
+
+
+def _request_stop(id: str) -> str | None:
+    with transaction(caller()) as db:
+        reach.session(db, id)
+        return conversations.request_stop(db, id)
+
+
+def _last_reply(id: str, reply_id: str | None) -> Stored:
+    with reading(caller()) as db:
+        reach.session(db, id)
+        query = select(ChatMessage).where(ChatMessage.session_id == id, ChatMessage.role == "assistant")
+        if reply_id is not None:
+            query = query.where(ChatMessage.id == reply_id)
+        row = db.scalar(query.order_by(ChatMessage.created_at.desc(), ChatMessage.id.desc()).limit(1))
+        if row is None:
+            raise NotFound("There is no reply to follow in this session.")
+        return Stored(wire.show(row), row.retrieved)
+
+
+def _read(of: Caller, reply_id: str) -> Stored:
+    with reading(of) as db:
+        row = db.require(ChatMessage, reply_id)
+        return Stored(wire.show(row), row.retrieved)
+
+
+async def _stored(reply_id: str) -> Stored:
+    return await in_thread(_read, caller(), reply_id)
+
+
+def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stored:
+    """Write question and empty reply, and gather what the turn needs; or find what the key began."""
+    began = time.monotonic()
+    with transaction(caller()) as db:
+        session = reach.session(db, id, lock=True)
+        if replay is not None:
+            earlier = replay.message_id(db)
+            if earlier is not None:
+                return _replayed(db, earlier)
+        require_stack_capability(db, session.stack_id, "chat_ai")
+        session.accept_question()
+        persona = _answering(db, session)
+        if body.get("web_search", False):
+            raise FeatureDisabled("Web search is switched off here.", pointer="/web_search")
+        begun = conversations.begin(
+            db,
+            session,
+            body["content"],
+            parent_id=body.get("parent_id"),
+            attributes=body.get("metadata", {}),
+            persona_version=persona.version,
+        )
+        if replay is not None:
+            replay.keep(db, None, {}, b"", message_id=begun.reply_id)
+        return persona.order(
+            caller(),
+            session_id=session.id,
+            question_id=begun.question_id,
+            reply_id=begun.reply_id,
+            question=body["content"],
+            history=begun.history,
+            chat_model=session.model,
+            background=body.get("background", False),
+            began=began,
+        )
+
+
+def _replayed(db: Session, reply_id: str) -> Stored:
+    row = db.require(ChatMessage, reply_id)
+    if row.is_running and not row.is_abandoned:
+        raise Problem(
+            "idempotency-in-progress",
+            "The first request with this Idempotency-Key is still being answered.",
+            headers={"Retry-After": "1"},
+        )
+    return Stored(wire.show(row), row.retrieved)
+
+
+def _answering(db: Session, session: ChatSession) -> Briefing:
+    if session.persona_id is None:
+        raise RuleBroken("This session's persona is gone. Give it another one.", pointer="/persona_id")
+    briefing = briefing_of(db, session.persona_id)
+    if not briefing.is_active:
+        raise FeatureDisabled("This persona is switched off.")
+    return briefing

@@ -1,0 +1,189 @@
+"""Conversations: begin, list, change, end, and read them whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from handlers import reach
+from handlers.auth import caller, require_stack_capability
+from handlers.replies import Listing, Paging, Text, created, csv_rows
+from handlers.schemas import messages as message_wire
+from handlers.schemas import sessions as wire
+from models.chat.conversations import ChatMessage, ChatSession
+from models.errors import NotFound, RuleBroken
+from models.personas import Persona
+from models.tenancy import Stack
+from storage import conversations, library
+from storage.database import Session, reading, transaction
+
+ORDERINGS = {
+    "created_at": ChatSession.created_at,
+    "last_message_at": ChatSession.last_message_at,
+    "title": ChatSession.title,
+}
+COLUMNS = [
+    "id",
+    "title",
+    "status",
+    "persona_id",
+    "stack_id",
+    "user_id",
+    "bot_id",
+    "model",
+    "message_count",
+    "last_message_at",
+    "created_at",
+    "updated_at",
+]
+HISTORY_COLUMNS = ["role", "content", "status", "model", "created_at", "id", "parent_id"]
+
+
+def list(
+    paging: Paging,
+    status: str | None = None,
+    stack_id: str | None = None,
+    persona_id: str | None = None,
+    show_all: bool = False,
+) -> Listing:
+    """The caller's sessions, or everybody's for administrators who ask for them."""
+    query = select(ChatSession)
+    if not (show_all and caller().is_admin):
+        query = query.where(ChatSession.user_id == caller().user_id)
+    for column, value in (
+        (ChatSession.status, status),
+        (ChatSession.stack_id, stack_id),
+        (ChatSession.persona_id, persona_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if paging.search:
+        said = select(ChatMessage.session_id).where(
+            ChatMessage.content.icontains(paging.search, autoescape=True)
+        )
+        query = query.where(
+            or_(ChatSession.title.icontains(paging.search, autoescape=True), ChatSession.id.in_(said))
+        )
+        paging.search = None
+    return Listing(query, wire.show, paging, ORDERINGS, ChatSession.id, caller(), columns=tuple(COLUMNS))
+
+
+def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Begin a conversation."""
+    with transaction(caller()) as db:
+        persona = _persona(db, body.get("persona_id"), body.get("stack_id"))
+        require_stack_capability(db, persona.stack_id, "chat_ai")
+        session = db.put(
+            ChatSession(
+                user_id=caller().user_id,
+                persona_id=persona.id,
+                stack_id=persona.stack_id,
+                title=body.get("title"),
+                model=body.get("model"),
+                attributes=body.get("metadata", {}),
+            )
+        )
+        return created(wire.show(session), f"/api/v1/chat/sessions/{session.id}")
+
+
+def get(id: str) -> dict[str, Any]:
+    """The conversation's facts."""
+    with reading(caller()) as db:
+        return wire.show(reach.session(db, id))
+
+
+def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set every setting; what is left out takes its default."""
+    with transaction(caller()) as db:
+        session = reach.session(db, id, lock=True)
+        values = {"title": None, "status": "active", "persona_id": None, "model": None, "metadata": {}} | body
+        return _change(db, session, values)
+
+
+def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set the settings that came."""
+    with transaction(caller()) as db:
+        return _change(db, reach.session(db, id, lock=True), body)
+
+
+def delete(id: str) -> None:
+    """Remove the conversation with its messages and files."""
+    with transaction(caller()) as db:
+        session = reach.session(db, id, lock=True)
+        library.delete_session_files(db, session.id)
+        conversations.remove_session(db, session)
+
+
+def history(id: str, leaf: str | None, exchange: Any) -> dict[str, Any] | Text:
+    """The whole conversation, as the caller wants to read it."""
+    with reading(caller()) as db:
+        session = reach.session(db, id)
+        if leaf is not None and db.require(ChatMessage, leaf).session_id != id:
+            raise NotFound()
+        rows = conversations.branch(db, id, leaf or session.leaf_id, with_citations=True)
+        shown = [message_wire.show(row) for row in rows]
+        facts = wire.show(session)
+    if exchange.media_type == "text/csv":
+        lines = csv_rows(
+            [HISTORY_COLUMNS, *([message[name] for name in HISTORY_COLUMNS] for message in shown)]
+        )
+        return Text(lines, "text/csv; charset=utf-8")
+    if exchange.media_type == "text/markdown":
+        return Text(_markdown(facts, shown), "text/markdown; charset=utf-8")
+    return {"session": facts, "messages": shown}
+
+
+def _markdown(session: dict[str, Any], messages: Any) -> str:
+    parts = [f"# {session['title'] or 'Conversation'}"]
+    for message in messages:
+        parts.append(f"## {'Question' if message['role'] == 'user' else 'Answer'} ({message['created_at']})")
+        parts.append(message["content"])
+        cited = [citation for citation in message["citations"] if citation["cited"]]
+        if cited:
+            parts.append("\n".join(f"{c['number']}. {_place(c)}" for c in cited))
+    return "\n\n".join(parts) + "\n"
+
+
+def _place(citation: dict[str, Any]) -> str:
+    place = f"[{citation['document_name']}]({citation['url']})"
+    if citation["page"] is not None:
+        return f"{place}, page {citation['page']}"
+    where = " ".join(part for part in (citation["sheet"], citation["cell"] or citation["heading"]) if part)
+    return f"{place}, {where}" if where else place
+
+
+def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> Persona:
+    """The persona asked for, or the default one of the stack (of the only stack, where none is named)."""
+    if stack_id is not None:
+        db.require(Stack, stack_id, pointer="/stack_id")
+    if persona_id is not None:
+        persona = reach.persona(db, persona_id, pointer="/persona_id")
+        if stack_id is not None and persona.stack_id != stack_id:
+            raise RuleBroken("This persona belongs to another stack.", pointer="/persona_id")
+        if not persona.is_active:
+            raise RuleBroken("This persona is switched off.", pointer="/persona_id")
+        return persona
+    if stack_id is None:
+        stacks = db.scalars(select(Stack.id).limit(2)).all()
+        if len(stacks) != 1:
+            raise RuleBroken("Name a persona or a stack.", pointer="/stack_id")
+        stack_id = stacks[0]
+    default = db.scalar(
+        select(Persona).where(Persona.stack_id == stack_id, Persona.is_default, Persona.is_active)
+    )
+    if default is None:
+        raise RuleBroken("The stack has no default persona; name one.", pointer="/persona_id")
+    return default
+
+
+def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[str, Any]:
+    if "persona_id" in values:
+        session.persona_id = _persona(db, values["persona_id"], session.stack_id).id
+    for name in ("title", "status", "model"):
+        if name in values:
+            setattr(session, name, values[name])
+    if "metadata" in values:
+        session.attributes = values["metadata"]
+    db.flush()
+    return wire.show(session)
