@@ -120,3 +120,14 @@ def register(main: click.Group, one_clear_line: Any) -> None:
         click.echo(
             json.dumps(made) if as_json else "\n".join(f"{name}: {value}" for name, value in made.items())
         )
+
+    @main.command()
+    def worker() -> None:
+        """Run jobs alone, without serving, until told to stop."""
+        from handlers import lifecycle  # it brings the whole of chat along
+
+        with one_clear_line():
+            settings()
+            prepare()
+            lifecycle.configure_logs()
+            lifecycle.work()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +14,12 @@ from typing import Any
 import structlog
 
 from handlers import turns
-from storage import providers
+from handlers.jobs import KINDS
+from storage import providers, queue, vectors
 from storage.settings import settings
+
+JOBS_LEAVE_WITHIN = 3.0
+"""Seconds in which a job may come to its next step; then it is left for the next start."""
 
 SECRET_FIELDS = frozenset(
     {
@@ -65,13 +72,29 @@ def configure_logs() -> None:
 async def running() -> AsyncIterator[None]:
     """Start the background work of this process, and end it in order."""
     turns.house().open()
+    runner = queue.Runner(KINDS)
+    runner.start()
     try:
         yield
     finally:
         await turns.house().close()
+        await asyncio.to_thread(runner.stop, JOBS_LEAVE_WITHIN)
+        await asyncio.to_thread(vectors.close)
         await providers.aclose_all()
 
 
 def drain() -> None:
     """The server is about to stop: open streams get their last event."""
     turns.house().drain()
+
+
+def work() -> None:
+    """Run jobs in this process until SIGTERM or SIGINT."""
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: told.set())
+    runner = queue.Runner(KINDS)
+    runner.start(patient=False)
+    told.wait()
+    runner.stop(JOBS_LEAVE_WITHIN)
+    vectors.close()

@@ -58,8 +58,9 @@ class DocumentCategory(TenantOwned, Base):
 class Document(TenantOwned, Entity):
     """A file and what became of it. It belongs to an index (knowledge) or to a session (an upload), never to both.
 
-    ``layout`` is what ranking knows of the passages (see ``models.knowledge.keywords``); ``scope_id`` is the index or
-    the session, under which its postings and vectors are filed; ``parsed_at`` is when its passages were last written.
+    ``layout`` is what ranking knows of the passages (see ``models.knowledge.keywords``); ``scope_id`` is
+    the index or the session, under which its postings and vectors are filed; ``parsed_at`` is when its
+    passages were last written.
     """
 
     __tablename__ = "documents"
@@ -112,7 +113,9 @@ class Document(TenantOwned, Entity):
 
 
 class Chunk(TenantOwned, Base):
-    """A passage of a document, letter for letter as it stands on its page. Its vector's id is ``document_id:position``."""
+    """A passage of a document, letter for letter as it stands on its page. Its vector's id is
+    ``document_id:position``.
+    """
 
     __tablename__ = "chunks"
     __table_args__ = (reference("document_id", "documents", ondelete="CASCADE"),)
@@ -133,7 +136,8 @@ class Chunk(TenantOwned, Base):
 class Posting(Base):
     """Where a term stands in a document: packed (chunk position, count) pairs.
 
-    Keyed by index (or session) first, so that a search reads the rows of its own scope alone and statistics cannot mix.
+    Keyed by index (or session) first, so that a search reads the rows of its own scope alone and statistics
+    cannot mix.
     """
 
     __tablename__ = "keyword_postings"

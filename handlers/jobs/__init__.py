@@ -1,0 +1,15 @@
+"""Jobs: what arrives from ourselves, later. Each kind has a module."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from handlers.jobs import embed, forget, ingest
+from storage import library
+from storage.queue import Kind
+
+KINDS: Final[Mapping[str, Kind]] = {
+    library.INGEST: Kind(ingest.run, ingest.bury),
+    library.EMBED: Kind(embed.run, embed.bury, lane="slow"),
+    library.FORGET: Kind(forget.run, forget.bury),
+}
+"""Every kind of job that can be asked for. What is slow has a thread of its own."""

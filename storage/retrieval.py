@@ -1,0 +1,403 @@
+"""From a question to the passages that answer it, within what the asker may read and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, tuple_
+
+from models.knowledge import expansion, relevance
+from models.knowledge.expansion import AnalysedQuery
+from models.knowledge.keywords import Layout, terms_needed
+from models.knowledge.library import Chunk, Document, DocumentCategory, IngestStatus, Posting
+from models.knowledge.ranking import DocumentView, Mode, Ranked, VectorHit, rank
+from storage import vectors
+from storage.database import OfTenant, Session, reading
+from storage.embeddings import EmbeddingFailure, Unavailable, Vectors
+from storage.vectors import VectorsUnavailable
+
+NEAREST = 200
+"""How many passages the vector store is asked for."""
+
+_CACHED_BYTES = 64 * 1024**2
+_MOST_IDS = 500
+"""More documents than this are not named one by one in a query: all of their index is read, and sorted
+out here.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What may be read: the documents of these indices, and those with one of these categories."""
+
+    everything: bool = False
+    index_ids: Sequence[str] = ()
+    category_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """What the asker wants to hear of within its reach; None: no matter."""
+
+    index_ids: Sequence[str] | None = None
+    category_ids: Sequence[str] | None = None
+    document_ids: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that answers. ``quote`` stands on its page letter for letter, from ``start`` to ``end``."""
+
+    number: int
+    index_id: str | None
+    document_id: str
+    document_name: str
+    page: int | None
+    sheet: str | None
+    cell: str | None
+    heading: str | None
+    start: int
+    end: int
+    quote: str
+    content_sha256: str
+    score: float
+    scores: Mapping[str, float]
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits, best first, and how they were found.
+
+    ``mode`` is the one really used; ``degraded`` says why vectors had no part in it. ``searched`` is
+    False where nothing was in reach. Times are milliseconds.
+    """
+
+    hits: list[Hit]
+    mode: Mode
+    searched: bool
+    degraded: str | None
+    took_ms: float
+    timings: dict[str, float] = field(default_factory=dict)
+    query: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a search needs to know of a document before it looks inside."""
+
+    id: str
+    scope_id: str
+    index_id: str | None
+    name: str
+    content_sha256: str
+    attributes: dict[str, Any]
+    embedder: str | None
+    vector_count: int
+    parsed_at: datetime | None
+
+
+def prepare() -> None:
+    """Load in the background what the first question would wait for; returns at once."""
+    vectors.prepare()
+    maker = vectors.embedder()
+    if not isinstance(maker, Unavailable):
+        _pool().submit(maker.embed, ["ready"])
+
+
+def search(
+    of: OfTenant,
+    question: str,
+    *,
+    reach: Reach,
+    narrow: Narrow | None = None,
+    session_id: str | None = None,
+    limit: int = 10,
+    threshold: float | None = None,
+    mode: Mode = "hybrid",
+) -> Found:
+    """The passages that answer ``question``, at most ``limit``, one for each page.
+
+    Only what ``reach`` and ``narrow`` leave is looked at, and what ``session_id``'s session was given;
+    statistics are counted over that alone. Where vectors cannot be used the search goes on without them
+    and says so, except in the mode ``vector``, which has nothing else.
+    """
+    clock = _Clock()
+    query = expansion.analyse(question)
+    maker = None if mode == "keyword" else vectors.embedder()
+    degraded = maker.reason if isinstance(maker, Unavailable) else None
+    asked: Future[Vectors] | None = None
+    with reading(of) as db:
+        known = _in_reach(db, reach, narrow or Narrow(), session_id)
+        if (
+            maker is not None
+            and not isinstance(maker, Unavailable)
+            and any(k.embedder for k in known.values())
+        ):
+            asked = _pool().submit(maker.embed, [query.vector_text])
+        clock.lap("scope_ms")
+        views = _views(db, known, query) if known else {}
+        clock.lap("keywords_ms")
+        near: list[VectorHit] = []
+        if asked is not None and maker is not None and not isinstance(maker, Unavailable):
+            within = _collections(db, of, known, maker.name)
+            near, degraded = _near(within, views, asked, clock)
+        used: Mode = mode if degraded is None else "keyword"
+        ranked: list[Ranked] = []
+        if not (mode == "vector" and degraded):
+            ranked = rank(
+                query,
+                views,
+                near,
+                used,
+                limit,
+                threshold=relevance.DEFAULT_THRESHOLD if threshold is None else threshold,
+            )
+        clock.lap("ranking_ms")
+        hits = _hits(db, known, ranked)
+        clock.lap("passages_ms")
+    return Found(
+        hits=hits,
+        mode=used,
+        searched=bool(known),
+        degraded=degraded,
+        took_ms=clock.total(),
+        timings=clock.laps,
+        query=_told(query, known),
+    )
+
+
+def _in_reach(db: Session, reach: Reach, narrow: Narrow, session_id: str | None) -> dict[str, _Known]:
+    """The searchable documents of this search, by id."""
+    open_to = [_allowed(reach)]
+    for column, ids in (
+        (Document.index_id, narrow.index_ids),
+        (Document.id, narrow.document_ids),
+    ):
+        if ids is not None:
+            open_to.append(column.in_(ids))
+    if narrow.category_ids is not None:
+        open_to.append(_with_category(narrow.category_ids))
+    places = and_(*open_to)
+    if session_id is not None:
+        places = or_(places, Document.session_id == session_id)
+    rows = db.execute(
+        select(
+            Document.id,
+            Document.scope_id,
+            Document.index_id,
+            Document.name,
+            Document.content_sha256,
+            Document.attributes,
+            Document.embedder,
+            Document.vector_count,
+            Document.parsed_at,
+        )
+        .where(places, Document.status.in_((IngestStatus.EMBEDDING, IngestStatus.READY)))
+        .order_by(Document.id)
+    )
+    return {row.id: _Known(*row) for row in rows}
+
+
+def _allowed(reach: Reach) -> ColumnElement[bool]:
+    if reach.everything:
+        return Document.index_id.is_not(None)
+    ways: list[ColumnElement[bool]] = []
+    if reach.index_ids:
+        ways.append(Document.index_id.in_(reach.index_ids))
+    if reach.category_ids:
+        ways.append(and_(Document.index_id.is_not(None), _with_category(reach.category_ids)))
+    return or_(*ways) if ways else false()
+
+
+def _with_category(category_ids: Collection[str]) -> ColumnElement[bool]:
+    return Document.id.in_(
+        select(DocumentCategory.document_id).where(DocumentCategory.category_id.in_(category_ids))
+    )
+
+
+def _views(db: Session, known: Mapping[str, _Known], query: AnalysedQuery) -> dict[str, DocumentView]:
+    """What ranking needs of each document: its layout, and its rows of the question's terms."""
+    postings: dict[str, dict[str, bytes]] = {id: {} for id in known}
+    terms = list(terms_needed(query))
+    if terms:
+        wanted = select(Posting.document_id, Posting.term, Posting.entries).where(
+            Posting.scope_id.in_({document.scope_id for document in known.values()}), Posting.term.in_(terms)
+        )
+        if len(known) <= _MOST_IDS:
+            wanted = wanted.where(Posting.document_id.in_(list(known)))
+        for document_id, term, entries in db.execute(wanted):
+            if document_id in postings:
+                postings[document_id][term] = entries
+    layouts = _layouts.of(db, known)
+    return {
+        id: DocumentView(layouts[id], postings[id], document.attributes)
+        for id, document in known.items()
+        if id in layouts
+    }
+
+
+def _collections(
+    db: Session, of: OfTenant, known: Mapping[str, _Known], embedder: str
+) -> dict[str, Sequence[str] | None]:
+    """Where to look for vectors, and for which documents; None where all of an index may be found
+    (quicker).
+    """
+    ids: dict[str | None, list[str]] = {}
+    for document in known.values():
+        if document.embedder == embedder:
+            ids.setdefault(document.index_id, []).append(document.id)
+    counted = db.execute(
+        select(Document.index_id, func.count())
+        .where(Document.index_id.in_([id for id in ids if id]), Document.embedder == embedder)
+        .group_by(Document.index_id)
+    )
+    held: dict[str | None, int] = dict(counted.tuples().all())
+    return {
+        vectors.collection(of.tenant_id, index_id, embedder): None
+        if len(named) == held.get(index_id)
+        else named
+        for index_id, named in ids.items()
+    }
+
+
+def _near(
+    within: Mapping[str, Sequence[str] | None],
+    views: Mapping[str, DocumentView],
+    asked: Future[Vectors],
+    clock: _Clock,
+) -> tuple[list[VectorHit], str | None]:
+    """The passages near the question, or why there are none."""
+    try:
+        vector = asked.result()[0]
+        clock.lap("embedding_ms")
+        near = vectors.nearest(within, vector, NEAREST)
+    except (VectorsUnavailable, EmbeddingFailure) as fault:
+        return [], fault.detail
+    finally:
+        clock.lap("vectors_ms")
+    # A vector may outlive its passage for a moment: of a document deleted, or read anew and shorter now.
+    sizes = {id: len(view.layout.page_of) for id, view in views.items()}
+    return [hit for hit in near if hit.position < sizes.get(hit.document_id, 0)], None
+
+
+def _hits(db: Session, known: Mapping[str, _Known], ranked: Sequence[Ranked]) -> list[Hit]:
+    if not ranked:
+        return []
+    keys = [(hit.document_id, hit.position) for hit in ranked]
+    rows = db.scalars(select(Chunk).where(tuple_(Chunk.document_id, Chunk.position).in_(keys)))
+    chunks = {(chunk.document_id, chunk.position): chunk for chunk in rows}
+    hits: list[Hit] = []
+    for found in ranked:
+        chunk = chunks.get((found.document_id, found.position))
+        if chunk is None:
+            continue
+        document = known[found.document_id]
+        hits.append(
+            Hit(
+                number=len(hits) + 1,
+                index_id=document.index_id,
+                document_id=document.id,
+                document_name=document.name,
+                page=chunk.page,
+                sheet=chunk.sheet,
+                cell=chunk.cell,
+                heading=chunk.heading,
+                start=chunk.start,
+                end=chunk.end,
+                quote=chunk.text,
+                content_sha256=document.content_sha256,
+                score=round(found.score, 4),
+                scores=dict(found.scores),
+                reasons=list(found.reasons),
+            )
+        )
+    return hits
+
+
+def _told(query: AnalysedQuery, known: Mapping[str, _Known]) -> dict[str, Any]:
+    """How the question was read, for whoever asks why."""
+    return {
+        "terms": sorted(query.asked),
+        "expansions": {
+            term: round(weight, 3) for term, weight in sorted(query.terms.items()) if term not in query.asked
+        },
+        "statements": sorted(query.statements),
+        "years": sorted(query.years),
+        "vector_text": query.vector_text,
+        "documents": len(known),
+    }
+
+
+class _Clock:
+    """Milliseconds, lap by lap."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Note the time since the last lap."""
+        at = time.perf_counter()
+        self.laps[name] = round((at - self._last) * 1000, 2)
+        self._last = at
+
+    def total(self) -> float:
+        """The time since the start."""
+        return round((time.perf_counter() - self._begun) * 1000, 2)
+
+
+class _Layouts:
+    """Layouts by document and reading, the least used going first once they take too many bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[tuple[str, datetime | None], tuple[Layout, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def of(self, db: Session, known: Mapping[str, _Known]) -> dict[str, Layout]:
+        """The layouts of these documents; one that lost its own meanwhile is left out."""
+        found: dict[str, Layout] = {}
+        with self._lock:
+            for id, document in known.items():
+                held = self._held.get((id, document.parsed_at))
+                if held is not None:
+                    self._held.move_to_end((id, document.parsed_at))
+                    found[id] = held[0]
+        missing = [id for id in known if id not in found]
+        for at in range(0, len(missing), _MOST_IDS):
+            rows = db.execute(
+                select(Document.id, Document.layout).where(Document.id.in_(missing[at : at + _MOST_IDS]))
+            )
+            for id, stored in rows:
+                if stored is not None:
+                    found[id] = Layout.from_bytes(stored)
+                    self._keep((id, known[id].parsed_at), found[id], len(stored))
+        return found
+
+    def _keep(self, key: tuple[str, datetime | None], layout: Layout, size: int) -> None:
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = layout, size
+                self._bytes += size
+            while self._bytes > self._most:
+                _, (_, freed) = self._held.popitem(last=False)
+                self._bytes -= freed
+
+
+_layouts = _Layouts(_CACHED_BYTES)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Where questions are embedded, while SQL is asked."""
+    return ThreadPoolExecutor(4, thread_name_prefix="question")
