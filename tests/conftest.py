@@ -159,7 +159,30 @@ def _forget_installation() -> None:
     tokens._keys = (0.0, [])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def _is_whole_run(config: pytest.Config) -> bool:
+    """Whether everything was asked for, so that what did not happen says something."""
+    chosen = config.getoption("keyword") or config.getoption("collectonly") or config.getoption("lf", False)
+    return config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Every operation has to have succeeded for some test, but for exemptions, which have to be needed."""
+    if (
+        _is_whole_run(session.config)
+        and exitstatus == pytest.ExitCode.OK
+        and conformance.never_succeeded() != conformance.NOT_EXERCISED
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was not tested, and why."""
     for service, reason in backends.left_out.items():
         terminalreporter.write_line(f"left out: {service} ({reason})")
+    if not _is_whole_run(config):
+        return
+    never = conformance.never_succeeded()
+    for id in sorted(never):
+        terminalreporter.write_line(f"never answered with 2xx: {id}")
+    for id in sorted(conformance.NOT_EXERCISED - never):
+        terminalreporter.write_line(f"take {id} out of NOT_EXERCISED in tests/contract/conformance.py")

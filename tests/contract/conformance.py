@@ -20,6 +20,9 @@ from openapi.validation import compile_schema, faults_of
 exercised: Counter[tuple[str, int]] = Counter()
 """How often each operation answered with each status, in the whole run."""
 
+NOT_EXERCISED: frozenset[str] = frozenset()
+"""Operations that no test needs to have succeed. May only shrink."""
+
 PROBLEM = "application/problem+json"
 PLACES = {"GET": "get", "HEAD": "get", "POST": "post", "PUT": "put", "PATCH": "patch", "DELETE": "delete"}
 SUFFIX = re.compile(r"\.(json|csv|md)$")
@@ -84,6 +87,12 @@ class Described:
 
 
 described = cache(Described)
+
+
+def never_succeeded() -> set[str]:
+    """Operations that answered nobody in this run with 2xx."""
+    known = {operation["operationId"] for _, _, operation in bundle.operations(described().spec)}
+    return known - {id for id, status in exercised if 200 <= status < 300}
 
 
 def allowed(item: dict[str, Any]) -> set[str]:

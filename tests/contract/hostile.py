@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ FORM_BODIES = (
 
 
 def exchange(server: Server, *pieces: bytes, ends: bool = False) -> bytes:
-    """All that the server answers to these bytes until it closes. ``ends``: our side stops sending first."""
+    """The first whole answer to these bytes, or what came of it. ``ends``: our side stops sending first."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         for piece in pieces:
@@ -137,7 +138,12 @@ def exchange(server: Server, *pieces: bytes, ends: bool = False) -> bytes:
                 break  # refused before the end, which is its right
         if ends:
             connection.shutdown(socket.SHUT_WR)
-        return b"".join(_received(connection))
+        received = b""
+        for part in _received(connection):
+            received += part
+            if _is_whole(received):
+                break
+        return received
 
 
 def _received(connection: socket.socket) -> Iterator[bytes]:
@@ -146,6 +152,15 @@ def _received(connection: socket.socket) -> Iterator[bytes]:
             yield part
     except ConnectionResetError:
         return  # what came before it counts
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether the answer has all of its body. 100 is no answer yet."""
+    top, blank, body = answer.partition(b"\r\n\r\n")
+    if blank and status_of(top) == 100:
+        return _is_whole(body)
+    length = re.search(rb"\r\ncontent-length: (\d+)", top, re.IGNORECASE)
+    return bool(blank) and length is not None and len(body) >= int(length[1])
 
 
 def head(server: Server, path: str, *lines: str, method: str = "POST") -> bytes:
