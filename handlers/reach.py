@@ -6,6 +6,7 @@ documents of their indices, and those that carry one of their categories. The re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, select, true
@@ -18,6 +19,7 @@ from models.errors import NotFound
 from models.knowledge.library import Category, Document, DocumentCategory, KnowledgeIndex
 from models.personas import Persona, PersonaAssignment, PersonaCategory, PersonaIndex
 from storage.database import Session
+from storage.retrieval import Reach
 
 Granted = InstrumentedAttribute[str]
 E = TypeVar("E", bound=Entity)
@@ -99,3 +101,25 @@ def require(
     row = db.require(entity, id, pointer=pointer, lock=lock)
     is_reached = db.scalar(select(entity.id).where(entity.id == row.id, reached)) is not None
     return row if is_reached else db.require(entity, None, pointer=pointer)
+
+
+def known(
+    db: Session, entity: type[E], ids: Sequence[str], reached: ColumnElement[bool], *, pointer: str
+) -> list[str]:
+    """The ids of a body's list at ``pointer``; refused unless the caller reaches each of them."""
+    wanted = [id.lower() for id in ids]
+    found = set(db.scalars(select(entity.id).where(entity.id.in_(wanted), reached))) if wanted else set()
+    for position, id in enumerate(wanted):
+        if id not in found:
+            db.require(entity, None, pointer=f"{pointer}/{position}")
+    return wanted
+
+
+def of_caller(db: Session) -> Reach:
+    """The same rule as a search takes it."""
+    if caller().is_admin:
+        return Reach(everything=True)
+    return Reach(
+        index_ids=db.scalars(_granted(PersonaIndex.index_id)).all(),
+        category_ids=db.scalars(_granted(PersonaCategory.category_id)).all(),
+    )

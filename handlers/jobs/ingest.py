@@ -13,7 +13,7 @@ from models.knowledge.metadata import metadata_of
 from storage import files, library, metrics, vectors
 from storage.database import OfTenant, reading
 from storage.embeddings import Unavailable
-from storage.parsing import ParseFailure, parse
+from storage.parsing import MEDIA_TYPES, ParseFailure, parse
 from storage.queue import Released, Work
 
 TOLD_SECONDS = 0.25
@@ -32,7 +32,7 @@ def run(work: Work) -> None:
     try:
         parsed = parse(
             files.path_of(work.tenant_id, document.content_sha256),
-            document.name,
+            _readable(document),
             on_progress=Progress(work, 0.0, library.EMBEDDING_FROM),
         )
     except ParseFailure as failure:
@@ -68,6 +68,15 @@ def load(work: OfTenant, document_id: str | None = None) -> Document | None:
 def title_of(name: str) -> str:
     """A file's name as words."""
     return PurePath(name).stem.replace("_", " ")
+
+
+def _readable(document: Document) -> str:
+    """A name that ends in what the file is; its owner may call it anything, also later."""
+    ending = PurePath(document.name).suffix.lstrip(".").lower()
+    if MEDIA_TYPES.get(ending) == document.media_type:
+        return document.name
+    kinds = (ending for ending, kind in MEDIA_TYPES.items() if kind == document.media_type)
+    return f"{document.name}.{next(kinds, '')}"
 
 
 class Progress:
