@@ -12,7 +12,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, false, or_, select, tuple_
 
 from models.knowledge import expansion, relevance
 from models.knowledge.expansion import AnalysedQuery
@@ -24,7 +24,7 @@ from storage.database import OfTenant, Session, reading
 from storage.embeddings import EmbeddingFailure, Unavailable, Vectors
 from storage.vectors import VectorsUnavailable
 
-NEAREST = 200
+NEAREST = 100
 """How many passages the vector store is asked for."""
 
 _CACHED_BYTES = 64 * 1024**2
@@ -131,39 +131,41 @@ def search(
     and says so, except in the mode ``vector``, which has nothing else.
     """
     clock = _Clock()
+    narrow = narrow or Narrow()
     query = expansion.analyse(question)
     maker = None if mode == "keyword" else vectors.embedder()
     degraded = maker.reason if isinstance(maker, Unavailable) else None
     asked: Future[Vectors] | None = None
+    if maker is not None and not isinstance(maker, Unavailable):
+        asked = _pool().submit(maker.embed, [query.vector_text])  # while SQL is asked
     with reading(of) as db:
-        known = _in_reach(db, reach, narrow or Narrow(), session_id)
-        if (
-            maker is not None
-            and not isinstance(maker, Unavailable)
-            and any(k.embedder for k in known.values())
-        ):
-            asked = _pool().submit(maker.embed, [query.vector_text])
+        known = _in_reach(db, reach, narrow, session_id)
         clock.lap("scope_ms")
         views = _views(db, known, query) if known else {}
         clock.lap("keywords_ms")
-        near: list[VectorHit] = []
-        if asked is not None and maker is not None and not isinstance(maker, Unavailable):
-            within = _collections(db, of, known, maker.name)
+    # No connection is held while others are waited for.
+    near: list[VectorHit] = []
+    if asked is not None and maker is not None and not isinstance(maker, Unavailable):
+        within = _collections(of, known, maker.name, reach, narrow)
+        if within:
             near, degraded = _near(within, views, asked, clock)
-        used: Mode = mode if degraded is None else "keyword"
-        ranked: list[Ranked] = []
-        if not (mode == "vector" and degraded):
-            ranked = rank(
-                query,
-                views,
-                near,
-                used,
-                limit,
-                threshold=relevance.DEFAULT_THRESHOLD if threshold is None else threshold,
-            )
-        clock.lap("ranking_ms")
-        hits = _hits(db, known, ranked)
-        clock.lap("passages_ms")
+    used: Mode = mode if degraded is None else "keyword"
+    ranked: list[Ranked] = []
+    if not (mode == "vector" and degraded):
+        ranked = rank(
+            query,
+            views,
+            near,
+            used,
+            limit,
+            threshold=relevance.DEFAULT_THRESHOLD if threshold is None else threshold,
+        )
+    clock.lap("ranking_ms")
+    hits: list[Hit] = []
+    if ranked:
+        with reading(of) as db:
+            hits = _hits(db, known, ranked)
+    clock.lap("passages_ms")
     return Found(
         hits=hits,
         mode=used,
@@ -246,25 +248,19 @@ def _views(db: Session, known: Mapping[str, _Known], query: AnalysedQuery) -> di
 
 
 def _collections(
-    db: Session, of: OfTenant, known: Mapping[str, _Known], embedder: str
+    of: OfTenant, known: Mapping[str, _Known], embedder: str, reach: Reach, narrow: Narrow
 ) -> dict[str, Sequence[str] | None]:
-    """Where to look for vectors, and for which documents; None where all of an index may be found
-    (quicker).
-    """
+    """Where to look for vectors, and for which documents; None is all of an index, which is quicker."""
     ids: dict[str | None, list[str]] = {}
     for document in known.values():
         if document.embedder == embedder:
             ids.setdefault(document.index_id, []).append(document.id)
-    counted = db.execute(
-        select(Document.index_id, func.count())
-        .where(Document.index_id.in_([id for id in ids if id]), Document.embedder == embedder)
-        .group_by(Document.index_id)
-    )
-    held: dict[str | None, int] = dict(counted.tuples().all())
+    unnarrowed = narrow.category_ids is None and narrow.document_ids is None
+    whole = {
+        index_id for index_id in ids if unnarrowed and (reach.everything or index_id in reach.index_ids)
+    } - {None}
     return {
-        vectors.collection(of.tenant_id, index_id, embedder): None
-        if len(named) == held.get(index_id)
-        else named
+        vectors.collection(of.tenant_id, index_id, embedder): None if index_id in whole else named
         for index_id, named in ids.items()
     }
 
@@ -290,10 +286,21 @@ def _near(
 
 
 def _hits(db: Session, known: Mapping[str, _Known], ranked: Sequence[Ranked]) -> list[Hit]:
-    if not ranked:
-        return []
+    """The passages themselves; what was deleted meanwhile is not among them."""
     keys = [(hit.document_id, hit.position) for hit in ranked]
-    rows = db.scalars(select(Chunk).where(tuple_(Chunk.document_id, Chunk.position).in_(keys)))
+    rows = db.execute(
+        select(
+            Chunk.document_id,
+            Chunk.position,
+            Chunk.page,
+            Chunk.sheet,
+            Chunk.cell,
+            Chunk.heading,
+            Chunk.start,
+            Chunk.end,
+            Chunk.text,
+        ).where(tuple_(Chunk.document_id, Chunk.position).in_(keys))
+    )
     chunks = {(chunk.document_id, chunk.position): chunk for chunk in rows}
     hits: list[Hit] = []
     for found in ranked:
