@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from sqlalchemy import delete as remove
@@ -16,8 +17,8 @@ from handlers.schemas import personas as wire
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
-from models.personas import Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
-from models.tenancy import Organization, Stack
+from models.personas import LONGEST_SLUG, Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
+from models.tenancy import Organization, Stack, Tenant
 from storage.database import Session, reading, transaction
 
 DEFAULTS: dict[str, Any] = {
@@ -84,6 +85,7 @@ def list(paging: Paging, stack_id: str | None = None, organization: str | None =
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Define a persona."""
     with transaction(caller()) as db:
+        _one_at_a_time(db)
         db.require(Stack, body["stack_id"], pointer="/stack_id")
         require_stack_capability(db, body["stack_id"], "chat_ai")
         persona = Persona(stack_id=body["stack_id"], name=body["name"], slug=_free_slug(db, body))
@@ -100,6 +102,7 @@ def get(id: str) -> dict[str, Any]:
 def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set every field; what is left out takes its default."""
     with transaction(caller()) as db:
+        _one_at_a_time(db)
         persona = db.require(Persona, id, lock=True)
         if body["stack_id"] != persona.stack_id:
             raise RuleBroken("A persona stays in its stack.", pointer="/stack_id")
@@ -110,6 +113,7 @@ def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
 def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the fields that came."""
     with transaction(caller()) as db:
+        _one_at_a_time(db)
         persona = db.require(Persona, id, lock=True)
         _apply(db, persona, body)
         return wire.show(persona)
@@ -123,16 +127,21 @@ def delete(id: str) -> None:
         db.delete(persona)
 
 
+def _one_at_a_time(db: Session) -> None:
+    """Wait for others who write personas of this tenant: slugs and the default one are chosen among all."""
+    db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
+
+
 def _free_slug(db: Session, body: dict[str, Any]) -> str:
-    wanted: str = body.get("slug") or slug_of(body["name"])
-    taken = set(db.scalars(select(Persona.slug).where(Persona.slug.startswith(wanted, autoescape=True))))
+    """The slug that was asked for, if nobody has it; else one made of the name, numbered where taken."""
+    wanted = body.get("slug") or slug_of(body["name"])
+    stem = wanted[: LONGEST_SLUG - 6].rstrip("-")
+    taken = set(db.scalars(select(Persona.slug).where(Persona.slug.startswith(stem, autoescape=True))))
     if wanted not in taken:
-        return wanted
+        return str(wanted)
     if "slug" in body:
         raise Conflict("The slug is taken.", pointer="/slug")
-    return next(
-        f"{wanted}-{number}" for number in range(2, len(taken) + 3) if f"{wanted}-{number}" not in taken
-    )
+    return next(slug for slug in (f"{stem}-{number}" for number in count(2)) if slug not in taken)
 
 
 def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:

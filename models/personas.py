@@ -153,7 +153,10 @@ class PersonaVersion(TenantOwned, Entity):
     author_id: Mapped[str | None] = mapped_column(Id)
 
 
+LONGEST_SLUG = 80
+
+
 def slug_of(name: str) -> str:
-    """A name as it may stand in a URL: ASCII letters, digits and hyphens, at most 80 characters."""
+    """A name as it may stand in a URL: ASCII letters, digits and hyphens, ``LONGEST_SLUG`` at most."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:80] or "persona"
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_SLUG].rstrip("-") or "persona"
