@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -131,3 +132,16 @@ def register(main: click.Group, one_clear_line: Any) -> None:
             prepare()
             lifecycle.configure_logs()
             lifecycle.work()
+
+    @main.command()
+    def doctor() -> None:
+        """Look at every part that the server stands on; status 1 when one is down."""
+        from storage import health  # it brings the vectors along, which other commands do without
+
+        with one_clear_line():
+            settings()
+        found = asyncio.run(health.parts())
+        for part in found:
+            click.echo(f"{part.status.value:<9} {part.name:<13} {part.detail}")
+        if health.overall(found) is health.Status.DOWN:
+            raise SystemExit(1)

@@ -81,3 +81,11 @@ def count_failure(account: str, address: str) -> None:
             raise _refuse(*full[0])
     except StorageError as fault:
         raise Unavailable("Sign-ins cannot be counted just now.") from fault
+
+
+def is_reachable() -> bool:
+    """Whether failures can be counted."""
+    try:
+        return bool(_limiter().storage.check())
+    except StorageError:  # the answer to the question
+        return False

@@ -1,0 +1,36 @@
+"""The root of the chat platform: where its collections are, and how the parts are that it stands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.problems import Problem
+from handlers.replies import envelope
+from handlers.system import shown
+from storage.health import Status, overall, parts
+from storage.settings import settings
+
+BASE = "/api/v1/chat"
+COLLECTIONS = {
+    "personas": f"{BASE}/personas",
+    "sessions": f"{BASE}/sessions",
+    "files": f"{BASE}/files",
+    "indices": f"{BASE}/knowledge/indices",
+    "categories": f"{BASE}/knowledge/categories",
+    "documents": f"{BASE}/knowledge/documents",
+}
+"""Each collection's path; a test holds them against the contract."""
+
+
+def root() -> dict[str, Any]:
+    """Each collection's name and its absolute URL."""
+    return {name: settings().public_url + path for name, path in COLLECTIONS.items()}
+
+
+async def health() -> dict[str, Any]:
+    """Each part and its latency; 503 with the same when one is down."""
+    found = await parts()
+    if overall(found) is Status.DOWN:
+        down = ", ".join(part.name for part in found if part.status is Status.DOWN)
+        raise Problem("unavailable", f"Not working just now: {down}.", meta=shown(found))
+    return envelope(shown(found))
