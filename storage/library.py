@@ -11,7 +11,7 @@ from sqlalchemy import delete as remove
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from models.base import now
+from models.base import Base, now
 from models.chat.conversations import ChatMessage, Citation
 from models.knowledge.keywords import DocumentPostings
 from models.knowledge.library import Chunk, Document, DocumentCategory, IngestStatus, Posting
@@ -26,6 +26,7 @@ _FIRST, _SOON, _THEN = 1, 3, 5
 _ROWS = 20_000
 """How many postings are written at once: other writers wait for as long as that takes."""
 _BATCH = 200
+_AT_ONCE = 250
 _PATIENCE_MS = 500
 _QUOTED = re.compile(r"“([^”]+)”")
 
@@ -156,15 +157,13 @@ def write_passages(
         with transaction(of) as db:
             if not _set(db, document.id, {}):
                 return False
-            db.execute(insert(Posting), step)
+            _insert(db, Posting, step)
     with transaction(of) as db:
         row = db.scalar(select(Document).where(Document.id == document.id).with_for_update())
         if row is None:
             return False
-        if steps[-1]:
-            db.execute(insert(Posting), steps[-1])
-        if parsed.passages:
-            db.execute(insert(Chunk), [_chunk(of.tenant_id, document.id, p) for p in parsed.passages])
+        _insert(db, Posting, steps[-1])
+        _insert(db, Chunk, [_chunk(of.tenant_id, document.id, passage) for passage in parsed.passages])
         row.attributes = {**found, **row.attributes}
         row.layout = postings.layout
         row.page_count = parsed.page_count
@@ -204,6 +203,12 @@ def _chunk(tenant_id: str, document_id: str, passage: Passage) -> dict[str, Any]
         "text": passage.text,
         "context": passage.context,
     }
+
+
+def _insert(db: Session, table: type[Base], rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows, few at a time: SQLite's driver lets no other thread of Python run before it is through."""
+    for at in range(0, len(rows), _AT_ONCE):
+        db.execute(insert(table), rows[at : at + _AT_ONCE])
 
 
 def _set(db: Session, document_id: str, values: Mapping[str, Any]) -> bool:
