@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import orjson
-from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from handlers.problems import Problem
@@ -245,4 +245,5 @@ def with_query(url: str, query: dict[str, Any]) -> str:
 def after(columns: tuple[Column, Column], cursor: str) -> ColumnElement[bool]:
     """The condition for rows behind ``cursor`` in ascending order."""
     moment, id = place_of(cursor)
-    return tuple_(*columns) > tuple_(moment, id)
+    at, key = columns
+    return or_(at > moment, and_(at == moment, key > id))
