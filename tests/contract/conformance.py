@@ -157,7 +157,7 @@ def check_head(request: httpx.Request, response: httpx.Response, where: str) -> 
                 where,
                 f"Allow is {headers.get('allow')!r}",
             )
-        return {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        return _refusals(item)
     operation = item[place]
     exercised[operation["operationId"], status] += 1
     where = f"{operation['operationId']}: {where}"
@@ -170,6 +170,15 @@ def check_head(request: httpx.Request, response: httpx.Response, where: str) -> 
         kind = headers.get("content-type", "").partition(";")[0]
         _need(kind in content, where, f"the type {kind!r} is none of {sorted(content)}")
     return content
+
+
+def _refusals(item: dict[str, Any]) -> dict[str, Any]:
+    """What a refusal looks like that belongs to no operation of a resource, but to the resource."""
+    shapes = {item[name].get("x-error-shape") for name in bundle.METHODS if name in item}
+    if shapes == {"openai"}:
+        content: dict[str, Any] = described().spec["components"]["responses"]["OpenAIError"]["content"]
+        return content
+    return {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 def _unknown_path(request: httpx.Request, response: httpx.Response, where: str) -> dict[str, Any] | None:

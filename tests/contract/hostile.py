@@ -7,7 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.servers import Server
 
@@ -17,13 +17,16 @@ DEEP = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """``body`` may be made from a valid body. ``kind`` is the Content-Type, None for no such header."""
+    """``body`` may be made from a valid body. ``kind`` is the Content-Type, None for no such header.
+
+    ``sound``: well formed, and refused only for a field that nobody knows.
+    """
 
     name: str
     body: bytes | Callable[[bytes], bytes]
     kind: str | None = JSON
     status: int = 400
-    headers: dict[str, str] = field(default_factory=dict)
+    sound: bool = False
 
     def of(self, valid: bytes) -> bytes:
         """The body to send."""
@@ -56,7 +59,7 @@ JSON_BODIES = (
     Hostile("1e999", _first_value(b"1e999")),
     Hostile("-1e999", _first_value(b"-1e999")),
     Hostile("an integer of 5,000 digits", _first_value(b"9" * 5000)),
-    Hostile("a fraction of 5,000 digits", _first_value(b"0." + b"1" * 5000)),
+    Hostile("a fraction of 5,000 digits", _first_value(b"0." + b"1" * 5000), sound=True),
     Hostile("a key twice", _first_value(b'{"a":1,"a":2}')),
     Hostile("its first key twice", lambda valid: b"{" + valid.strip()[1:-1] + b"," + valid.lstrip()[1:]),
     Hostile("deep arrays", b"[" * DEEP + b"]" * DEEP),
@@ -77,7 +80,7 @@ JSON_BODIES = (
     Hostile("a comment", lambda valid: b"/* */" + valid),
     Hostile("single quotes", b"{'a': 1}"),
     Hostile("10,000 unknown fields", json.dumps({f"field-{n}": n for n in range(10_000)}).encode()),
-    Hostile("half a megabyte of text", _first_value(b'"' + b"x" * 500_000 + b'"')),
+    Hostile("half a megabyte of text", _first_value(b'"' + b"x" * 500_000 + b'"'), sound=True),
     Hostile("gzip, not said", lambda valid: gzip.compress(valid)),
     Hostile("no type", lambda valid: valid, None, 415),
     Hostile("plain text", lambda valid: valid, "text/plain", 415),

@@ -65,6 +65,11 @@ class Operation:
         return name
 
     @property
+    def is_lenient(self) -> bool:
+        """Whether it speaks as OpenAI does, and ignores what it does not know."""
+        return self.spec.get("x-error-shape") == "openai"
+
+    @property
     def is_public(self) -> bool:
         """Whether it needs no credentials."""
         return bundle.is_public(self.spec)
@@ -229,6 +234,8 @@ class Specimens:
         for place in operation.places:
             if place.where == "body":
                 self._fill(body, place)
+        if operation.is_lenient:
+            body["model"] = "assistant"  # the slug of the persona that every tenant begins with
         if isinstance(body.get("name"), str) and operation.method == "post":
             body["name"] = f"{body['name']} {next(_numbers)}"
         if operation.body[0] == "application/json":

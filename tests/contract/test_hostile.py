@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.backends import Backend
 from tests.conftest import MakesClient
 from tests.contract.hostile import FILE, FORM_BODIES, JSON, JSON_BODIES, Hostile, exchange, head, status_of
 from tests.contract.specimens import Operation, Specimens, operations
-from tests.servers import Server
+from tests.servers import Server, running
 
 # What is refused before any statement does not depend on the database.
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -22,6 +23,7 @@ TAKES_JSON = [o for o in operations() if o.body is not None and o.body[0] == JSO
 TAKES_FORMS = [
     o for o in operations() if "multipart/form-data" in o.spec.get("requestBody", {}).get("content", {})
 ]
+PLAIN = [o for o in TAKES_JSON if "{" not in o.path and not o.is_public]
 TAKES_BODIES = [o for o in operations() if "requestBody" in o.spec]
 LARGE = 200 * 1024 * 1024
 PIECE = b"x" * (1024 * 1024)
@@ -41,6 +43,13 @@ def ours(server: Server, client: httpx.Client) -> Specimens:
     return Specimens(client, server.tenant)
 
 
+@pytest.fixture(scope="module")
+def quiet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that does nothing else meanwhile, so that its memory tells of the body alone."""
+    with running(tmp_path_factory.mktemp("quiet"), backend.name, backend.fresh()) as made:
+        yield made
+
+
 def _answers(ours: Specimens, operation: Operation, table: tuple[Hostile, ...]) -> dict[str, Any]:
     """Cases that were answered otherwise than they should: {name: what came}."""
     call = ours.call(operation)
@@ -50,17 +59,13 @@ def _answers(ours: Specimens, operation: Operation, table: tuple[Hostile, ...]) 
     wrong = {}
     for case in table:
         body = case.of(valid)
-        if case.status == 413 and len(body) <= most:
+        if (case.status == 413 and len(body) <= most) or (case.sound and operation.is_lenient):
             continue
-        headers = {**case.headers, **({"Content-Type": case.kind} if case.kind is not None else {})}
-        response = ours.client.request(**call, content=body, headers=_latin(headers))
+        headers = [(b"Content-Type", case.kind.encode("latin-1"))] if case.kind is not None else []
+        response = ours.client.request(**call, content=body, headers=headers)
         if response.status_code != case.status:
             wrong[case.name] = (response.status_code, response.text[:300])
     return wrong
-
-
-def _latin(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
 
 @pytest.mark.parametrize("operation", TAKES_JSON, ids=lambda o: o.id)
@@ -173,23 +178,25 @@ def _memory(pid: int, name: str) -> int:
 
 
 class TestSize:
-    @pytest.mark.parametrize("operation", [*TAKES_JSON[:1], *TAKES_FORMS[:1]], ids=lambda o: o.id)
+    @pytest.mark.parametrize("operation", [*PLAIN[:1], *TAKES_FORMS[:1]], ids=lambda o: o.id)
     @pytest.mark.parametrize("framing", ["length", "chunked"])
     def test_200_megabytes_are_refused_in_little_memory(
-        self, operation: Operation, framing: str, server: Server, ours: Specimens
+        self, operation: Operation, framing: str, quiet: Server, connect: MakesClient
     ) -> None:
-        (worker,) = server.workers
+        client = connect(quiet.api_key, quiet)
+        assert client.get(TestFraming.PATH).is_success  # what is loaded at the first request is loaded
+        (worker,) = quiet.workers
         Path(f"/proc/{worker}/clear_refs").write_text("5")  # the peak counts from here (proc(5))
         before = _memory(worker, "VmRSS")
         kind = JSON if operation in TAKES_JSON else "multipart/form-data; boundary=edge"
         headers = {"Content-Type": kind}
         if framing == "length":
             headers["Content-Length"] = str(LARGE)
-        call = ours.call(operation)
-        response = ours.client.request(
-            call["method"], call["url"], content=_pieces(kind), headers=headers, timeout=60
+        response = client.request(
+            operation.method, operation.path, content=_pieces(kind), headers=headers, timeout=60
         )
         assert response.status_code == 413
+        assert quiet.workers == [worker]
         assert _memory(worker, "VmHWM") - before < FLAT
 
     @pytest.mark.parametrize("operation", TAKES_BODIES, ids=lambda o: o.id)
@@ -201,7 +208,8 @@ class TestSize:
         )
         answer = exchange(server, start)
         assert status_of(answer) == 413
-        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["meta"]["max_bytes"] < LARGE
+        told = json.loads(answer.rpartition(b"\r\n\r\n")[2])
+        assert operation.is_lenient or told["meta"]["max_bytes"] < LARGE
 
     def test_who_is_nobody_is_told_so_first(self, server: Server, connect: MakesClient) -> None:
         response = connect().post(
