@@ -85,7 +85,7 @@ def password_fits(password: str, hashed: str | None) -> bool:
             _hasher.verify(hashed or nobodys, password)
         except (VerificationError, InvalidHashError):
             return False
-    return hashed is not None
+    return bool(hashed)
 
 
 def is_outdated(hashed: str) -> bool:
