@@ -15,7 +15,7 @@ from models.base import new_id, now
 from models.errors import Conflict
 from models.personas import Persona, PersonaVersion
 from models.tenancy import Product, Region, RegionAssignment, Role, Seat, Stack, Subscription, Tenant, User
-from storage import migrations, secrets
+from storage import demo, migrations, secrets
 from storage.database import Session, platform
 from storage.settings import settings
 
@@ -85,6 +85,38 @@ def make_tenant(name: str, email: str, password: str, without: tuple[str, ...] =
 
 def announce_demo() -> None:
     """Make the demo tenant once, and say how to begin."""
+    from storage import identity  # it brings tokens along, which other commands do without
+
+    note = demo.note()
+    if "index_id" not in note or identity.caller_of(note["api_key"]) is None:
+        from handlers import demo as making  # it brings the reading of documents along
+
+        click.echo("Making the demo, this once: a company, its annual report and a workbook ...")
+        making.make()
+    click.echo(WELCOME.format(url=settings().public_url, question=QUESTION, **demo.note()))
+
+
+QUESTION = "How much did Tarnwick spend on property, plant and equipment in 2025?"
+WELCOME = """
+Booga serves at {url} in a moment; Ctrl+C ends it.
+
+  try it        {url}/docs
+  read it       {url}/redoc
+  contract      {url}/openapi.yaml
+  API           {url}/api/v1/chat
+  OpenAI door   {url}/openai/v1        its model: {model}
+  sign-in       {email}  {password}
+
+For the examples in README.md:
+
+  export BOOGA={url} BOOGA_KEY={api_key}
+
+The first question, to be pasted into another terminal:
+
+  curl -s {url}/openai/v1/chat/completions -H 'Authorization: Bearer {api_key}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{question}"}}]}}' \\
+    | python3 -m json.tool"""
 
 
 def register(main: click.Group, one_clear_line: Any) -> None:
