@@ -4,12 +4,13 @@ lists take.
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
+import re
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
@@ -215,26 +216,25 @@ def event(name: str, id: str, data: dict[str, Any]) -> bytes:
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (id.encode(), name.encode(), orjson.dumps(data))
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = re.compile(r"([0-9]{16})([0-9a-f]{32})")
+
+
 def cursor_of(moment: datetime, id: str) -> str:
-    """An opaque place in a list that is ordered by time and id."""
-    return base64.urlsafe_b64encode(f"{moment.isoformat()}|{id}".encode()).decode().rstrip("=")
+    """A place in a list that is ordered by time and id: 16 digits of microseconds and 32 of the id.
+
+    Whatever looks like one is one, so that the contract's pattern says all there is to say.
+    """
+    return f"{(moment - _EPOCH) // timedelta(microseconds=1):016d}{uuid.UUID(id).hex}"
 
 
 def place_of(cursor: str) -> tuple[datetime, str]:
-    """What ``cursor_of`` hid; 400 for anything else."""
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        moment, _, id = text.partition("|")
-        place = datetime.fromisoformat(moment)
-        if place.tzinfo is None or len(id) != 36:
-            raise ValueError
-    except ValueError as fault:
-        raise Problem(
-            "validation-failed",
-            "The cursor is not one of ours.",
-            faults=[{"parameter": "cursor", "detail": "is not valid"}],
-        ) from fault
-    return place, id
+    """What ``cursor_of`` was made of; 400 for anything else."""
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        fault = {"parameter": "cursor", "detail": "is not valid"}
+        raise Problem("validation-failed", "The cursor is not one of ours.", faults=[fault])
+    return _EPOCH + timedelta(microseconds=int(found[1])), str(uuid.UUID(found[2]))
 
 
 def with_query(url: str, query: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from storage.threads import in_thread
 
 MAX_DEPTH = 64
 MAX_FIELDS = 200
+MAX_DIGITS = 300
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -141,10 +142,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
-    if len(text) > 19:
-        raise ValueError("a whole number has more than 18 digits")
-    return int(text)
+def _whole(text: str) -> int | float:
+    """Beyond 64 bits a whole number is what most readers of JSON make of any: the nearest double."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number has more than {MAX_DIGITS} digits")
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else float(value)
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:

@@ -229,12 +229,43 @@ def check_body(
         value = json.loads(body.decode("utf-8"))
     elif described().resolve(schema).get("format") == "binary":
         return
+    elif kind == "text/event-stream":
+        _check_events(schema, body.decode("utf-8"), where)
+        return
     else:
         value = body.decode("utf-8")
     faults = faults_of(described().validator(schema), value)
     _need(not faults, where, f"the body does not fit: {faults[:5]} in {body[:2000]!r}")
     if kind == PROBLEM:
         _check_problem(request, response, value, where)
+
+
+def events_of(text: str) -> Iterator[dict[str, str]]:
+    """Server-sent events as a browser reads them (WHATWG HTML, 9.2.6), each by its lines."""
+    _need(text.endswith("\n\n") or not text, "the stream", "its last event is cut off")
+    for block in text.split("\n\n"):
+        event: dict[str, str] = {}
+        for line in block.split("\n"):
+            name, _, value = line.partition(":")
+            if name:
+                joined = [event[name]] if name == "data" and name in event else []
+                event[name] = "\n".join([*joined, value.removeprefix(" ")])
+        if event:
+            yield event
+
+
+def _check_events(schema: dict[str, Any], text: str, where: str) -> None:
+    """Each event against its schema, ``data`` as JSON, and positions that rise."""
+    position = -1
+    for event in events_of(text):
+        faults = faults_of(described().validator(schema), event)
+        _need(not faults, where, f"an event does not fit: {faults[:5]} in {event}")
+        if event["data"] != "[DONE]":
+            json.loads(event["data"])
+        if "id" in event:
+            following = int(event["id"].rpartition(":")[2])
+            _need(following > position, where, f"{event['id']} does not rise above {position}")
+            position = following
 
 
 def _check_problem(request: httpx.Request, response: httpx.Response, problem: Any, where: str) -> None:
