@@ -18,6 +18,7 @@ COLLECTIONS = {
     "indices": f"{BASE}/knowledge/indices",
     "categories": f"{BASE}/knowledge/categories",
     "documents": f"{BASE}/knowledge/documents",
+    "llm_providers": f"{BASE}/llm-providers",
 }
 """Each collection's path; a test holds them against the contract."""
 

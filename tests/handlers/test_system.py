@@ -1,0 +1,155 @@
+"""Liveness, readiness, metrics and signing keys."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet, OKPKey
+
+from storage import health
+from storage.health import Finding, Part, Probe, Status
+from tests.backends import free_port
+from tests.contract import conformance
+from tests.servers import BOOGA, Server, running
+
+PARTS = {"database", "migrations", "secrets", "vector_store", "embeddings", "provider", "disk", "jobs"}
+
+
+class TestWhole:
+    def test_it_lives(self, anonymous: httpx.Client) -> None:
+        assert anonymous.get("/livez").json() == {"status": "ok"}
+
+    def test_it_is_ready(self, server: Server, anonymous: httpx.Client) -> None:
+        ready = anonymous.get("/readyz")
+        assert ready.status_code == 200, ready.text
+        checks = {check["name"]: check for check in ready.json()["checks"]}
+        assert checks.keys() - {"redis"} == PARTS
+        assert ("redis" in checks) == ("BOOGA_REDIS_URL" in server.environment)
+        assert checks["database"]["detail"].lower() == server.backend
+        assert {check["status"] for check in checks.values()} == {"ok"}
+
+    @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+    def test_nobody_keeps_or_limits_it(self, anonymous: httpx.Client, path: str) -> None:
+        answer = anonymous.get(path)
+        assert answer.headers["cache-control"] == "no-store"
+        assert "ratelimit" not in answer.headers
+        assert anonymous.head(path).status_code == 200
+
+    def test_metrics_tell_of_requests_and_of_nobody(self, server: Server, client: httpx.Client) -> None:
+        for _ in range(20):  # so that each worker served one
+            assert client.get("/api/v1/auth/me").status_code == 200
+        shown = client.get("/metrics")
+        assert shown.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert 'booga_requests_total{method="GET",operation="sign_in.me",status="200"}' in shown.text
+        assert server.tenant["tenant_id"] not in shown.text
+        assert server.tenant["user_id"] not in shown.text
+
+    def test_the_keys_check_a_token(self, server: Server, anonymous: httpx.Client) -> None:
+        body = {"email": server.tenant["email"], "password": server.tenant["password"]}
+        token = anonymous.post("/api/v1/auth/login", json=body).json()["access_token"]
+        keys = anonymous.get("/.well-known/jwks.json").json()["keys"]
+        public = KeySet([OKPKey.import_key(key) for key in keys])
+        claims = jwt.decode(token, public, algorithms=["Ed25519"]).claims
+        assert claims["sub"] == server.tenant["user_id"]
+
+    def test_the_doctor_is_content(self, server: Server) -> None:
+        told = {line.split()[1] for line in server.booga("doctor").splitlines()}
+        assert told - {"redis"} == PARTS
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose Chroma server is away and that was told to do without embeddings."""
+    given = {"BOOGA_CHROMA_URL": f"http://127.0.0.1:{free_port()}", "BOOGA_EMBEDDINGS": "none"}
+    with running(tmp_path_factory.mktemp("broken"), "sqlite", given) as made:
+        yield made
+
+
+class TestBroken:
+    def test_it_lives_but_is_not_ready(self, broken: Server) -> None:
+        with conformance.client(broken.url, None) as client:
+            assert client.get("/livez").status_code == 200
+            answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "down"
+        statuses = {check["name"]: check["status"] for check in answer.json()["checks"]}
+        assert {name for name, status in statuses.items() if status == "down"} == {"vector_store"}
+        assert statuses["embeddings"] == "degraded"
+
+    def test_health_says_the_same(self, broken: Server) -> None:
+        with conformance.client(broken.url, broken.api_key) as client:
+            answer = client.get("/api/v1/chat/health")
+        assert answer.status_code == 503
+        assert answer.json()["success"] is False
+        assert "vector_store" in answer.json()["detail"]
+        assert {check["name"] for check in answer.json()["meta"]["checks"]} == PARTS
+
+    def test_the_doctor_tells(self, broken: Server) -> None:
+        done = subprocess.run(  # noqa: S603 - our own program
+            [BOOGA, "doctor"], env=broken.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert "down      vector_store  server Chroma: no answer (ConnectError)" in done.stdout
+        assert "keywords alone" in done.stdout
+        assert done.stderr == ""
+
+
+class TestProbe:
+    def test_a_part_that_raises_is_down(self) -> None:
+        def look() -> Finding:
+            raise OSError("a path that is nobody's business")
+
+        found = asyncio.run(Probe("disk", look).ask())
+        assert (found.status, found.detail) == (Status.DOWN, "no answer (OSError)")
+
+    def test_a_part_that_hangs_is_down_and_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health, "PATIENCE", 0.05)
+        looks, end = [], threading.Event()
+
+        def look() -> Finding:
+            looks.append(1)
+            end.wait()
+            return Status.OK, "at last"
+
+        async def ask() -> list[Part]:
+            probe = Probe("database", look)
+            found = [*await asyncio.gather(probe.ask(), probe.ask()), await probe.ask()]
+            end.set()
+            monkeypatch.setattr(health, "PATIENCE", 30.0)
+            return [*found, await probe.ask()]
+
+        *hanging, at_last = asyncio.run(ask())
+        assert {part.status for part in hanging} == {Status.DOWN}
+        assert (at_last.status, at_last.detail) == (Status.OK, "at last")
+        assert len(looks) == 1
+
+    def test_an_answer_is_remembered_for_a_moment(self) -> None:
+        looks: list[int] = []
+
+        def look() -> Finding:
+            looks.append(1)
+            return Status.OK, f"look {len(looks)}"
+
+        async def ask(remembered: float) -> list[str]:
+            probe = Probe("jobs", look, remembered)
+            return [(await probe.ask()).detail for _ in range(2)]
+
+        assert asyncio.run(ask(60)) == ["look 1", "look 1"]
+        assert asyncio.run(ask(0)) == ["look 2", "look 3"]
+
+    @pytest.mark.parametrize(
+        ("statuses", "worst"),
+        [
+            ([Status.OK, Status.OK], Status.OK),
+            ([Status.OK, Status.DEGRADED], Status.DEGRADED),
+            ([Status.DOWN, Status.DEGRADED], Status.DOWN),
+        ],
+    )
+    def test_the_whole_is_as_the_worst(self, statuses: list[Status], worst: Status) -> None:
+        assert health.overall([Part("disk", status, "") for status in statuses]) is worst
