@@ -21,6 +21,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock setup.cfg pyproject.toml
+	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) packages into $(VENV), by hash; this takes a minute or two."
 	$(PIP) install --require-hashes --no-deps -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
