@@ -64,6 +64,11 @@ def list(
 ) -> Listing:
     """The documents that the caller reaches."""
     query = select(Document).where(reach.to_documents())
+    with reading(caller()) as db:
+        if index_id:
+            reach.require(db, KnowledgeIndex, index_id, reach.to_indices(), parameter="index_id")
+        if category_id:
+            reach.require(db, Category, category_id, reach.to_categories(), parameter="category_id")
     if index_id:
         query = query.where(Document.index_id == index_id)
     if category_id:

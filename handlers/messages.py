@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -98,7 +99,8 @@ async def resume(id: str, last_event_id: str | None, exchange: Exchange) -> Even
     turn = turns.house().turns.get(stored.message["id"])
     if turn is not None:
         return Events(turns.follow(turn, position, _stored, exchange.path))
-    return Events(turns.follow_stored(stored, position, _stored, exchange.path))
+    reads = partial(in_thread, conversations.note_reader, caller(), stored.message["id"])
+    return Events(turns.follow_stored(stored, position, _stored, exchange.path, reads))
 
 
 async def stop(id: str) -> dict[str, Any]:

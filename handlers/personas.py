@@ -15,11 +15,12 @@ from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import personas as wire
 from models.chat.conversations import ChatSession
-from models.errors import Conflict, RuleBroken
+from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
 from models.personas import LONGEST_SLUG, Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
 from models.tenancy import Organization, Stack, Tenant
 from storage.database import Session, reading, transaction
+from storage.provision import check_name
 
 DEFAULTS: dict[str, Any] = {
     "description": "",
@@ -66,10 +67,13 @@ COLUMNS = (
 def list(paging: Paging, stack_id: str | None = None, organization: str | None = None) -> Listing:
     """The personas that the caller may know of."""
     query = select(Persona).where(reach.to_personas()).options(*WHOLE)
-    if stack_id:
-        query = query.where(Persona.stack_id == stack_id)
-    if organization:
-        query = query.where(Persona.organization_id == organization)
+    with reading(caller()) as db:
+        if stack_id:
+            db.require(Stack, stack_id, parameter="stack_id")
+            query = query.where(Persona.stack_id == stack_id)
+        if organization:
+            db.require(Organization, organization, parameter="organization")
+            query = query.where(Persona.organization_id == organization)
     return Listing(
         query,
         wire.show,
@@ -149,6 +153,7 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     is_new = persona.version is None
     if values.get("organization_id"):
         db.require(Organization, values["organization_id"], pointer="/organization_id")
+    check_name(db, values.get("llm_provider"), "/llm_provider")
     if not is_new and values.get("slug", persona.slug) != persona.slug:
         persona.slug = _free_slug(db, values)
     if values.get("is_default"):
@@ -192,6 +197,6 @@ def _grant(
     known = set(db.scalars(select(target.id).where(target.id.in_(wanted)))) if wanted else set()
     for position, id in enumerate(values[field]):
         if id not in known:
-            raise RuleBroken("There is no such resource.", pointer=f"/{field}/{position}")
+            raise NotFound(pointer=f"/{field}/{position}")
     db.execute(remove(link).where(link.persona_id == persona.id))
     db.add_all(link(**{"persona_id": persona.id, column: id}) for id in sorted(wanted))

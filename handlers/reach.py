@@ -95,12 +95,13 @@ def require(
     reached: ColumnElement[bool],
     *,
     pointer: str | None = None,
+    parameter: str | None = None,
     lock: bool = False,
 ) -> E:
     """The row with that id, if the caller reaches it; else as if it were not there."""
-    row = db.require(entity, id, pointer=pointer, lock=lock)
+    row = db.require(entity, id, pointer=pointer, parameter=parameter, lock=lock)
     is_reached = db.scalar(select(entity.id).where(entity.id == row.id, reached)) is not None
-    return row if is_reached else db.require(entity, None, pointer=pointer)
+    return row if is_reached else db.require(entity, None, pointer=pointer, parameter=parameter)
 
 
 def known(

@@ -51,6 +51,11 @@ def list(
     query = select(ChatSession)
     if not (show_all and caller().is_admin):
         query = query.where(ChatSession.user_id == caller().user_id)
+    with reading(caller()) as db:
+        if stack_id is not None:
+            db.require(Stack, stack_id, parameter="stack_id")
+        if persona_id is not None:
+            db.require(Persona, persona_id, parameter="persona_id")
     for column, value in (
         (ChatSession.status, status),
         (ChatSession.stack_id, stack_id),

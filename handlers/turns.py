@@ -12,12 +12,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from handlers.problems import Problem
 from handlers.replies import event
+from models.base import now
 from models.chat import engine
 from models.chat.conversations import MessageStatus
 from models.chat.engine import Reply
@@ -34,6 +36,7 @@ from models.chat.ports import (
 from models.chat.prompts import Evidence, Instructions, compose, fitting
 from storage import conversations, metrics
 from storage.conversations import Ending, Progress, Retrieval
+from storage.provision import BUILT_IN
 from storage.threads import in_thread
 
 log = structlog.get_logger("booga.turns")
@@ -93,7 +96,7 @@ class Turn:
         self.reply = Reply(order.reply_id, order.began)
         self.started = asyncio.Event()
         self.stored = asyncio.Event()
-        self.saved_length = 0
+        self.read_elsewhere_until: datetime | None = None
         self._house = house
         self._readers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
@@ -124,8 +127,12 @@ class Turn:
             asyncio.get_running_loop().call_later(LEAVING_SECONDS, self._end_if_alone)
 
     def _end_if_alone(self) -> None:
-        if not self._readers:
-            self.end(MessageStatus.INTERRUPTED)
+        if self._readers:
+            return
+        if self.read_elsewhere_until is not None and self.read_elsewhere_until > now():
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._end_if_alone)
+            return
+        self.end(MessageStatus.INTERRUPTED)
 
     def _wake(self) -> None:
         for reader in self._readers:
@@ -179,16 +186,19 @@ class Turn:
         provider = reply.attempts[-1] if reply.attempts else None
         name = provider.provider if provider else None
         usage = engine.usage_of(reply, estimated_usage(self.prompt, reply.text)) if provider else None
-        metrics.REPLIES.labels(name or "none", reply.status.value).inc()
+        # Metrics are the host's: what a tenant calls its own providers is not told there.
+        label = name if name in BUILT_IN else "own" if name else "none"
+        metrics.REPLIES.labels(label, reply.status.value).inc()
         if usage:
-            metrics.TOKENS.labels(name, "prompt").inc(usage["prompt_tokens"])
-            metrics.TOKENS.labels(name, "completion").inc(usage["completion_tokens"])
+            metrics.TOKENS.labels(label, "prompt").inc(usage["prompt_tokens"])
+            metrics.TOKENS.labels(label, "completion").inc(usage["completion_tokens"])
         if reply.first_text_at is not None:
-            metrics.FIRST_TOKEN.labels(name).observe(reply.first_text_at - reply.began)
+            metrics.FIRST_TOKEN.labels(label).observe(reply.first_text_at - reply.began)
         values: dict[str, Any] = {
             "status": reply.status.value,
             "content": reply.text,
             "usage": usage,
+            "cost": engine.cost_of(reply, usage),
             "model": provider.chat_model if provider else None,
             "provider": name,
             "latency_ms": reply.latency_ms,
@@ -262,7 +272,7 @@ class House:
             Progress(turn.order.reply_id, turn.reply.text) for turn in running if turn.order.session_id
         ]
         try:
-            asked = await in_thread(
+            wishes = await in_thread(
                 conversations.record, progress, retrievals, [turn.ending() for turn in endings]
             )
         except Exception as fault:
@@ -276,8 +286,11 @@ class House:
             turn.stored.set()
             turn._wake()
         for turn in running:
-            if turn.order.reply_id in asked:
-                turn.end(MessageStatus.STOPPED)
+            wish = wishes.get(turn.order.reply_id)
+            if wish is not None:
+                turn.read_elsewhere_until = wish.read_until
+                if wish.stop:
+                    turn.end(MessageStatus.STOPPED)
 
     async def _sweep(self) -> None:
         while True:
@@ -395,8 +408,13 @@ async def follow(turn: Turn, position: int, shown: Shown, path: str) -> AsyncIte
     yield _last((await shown(order.reply_id)).message, path)
 
 
-async def follow_stored(stored: Stored, position: int, shown: Shown, path: str) -> AsyncIterator[bytes]:
-    """The events of a reply from what SQL holds, until it ended: for readers elsewhere, or later."""
+async def follow_stored(
+    stored: Stored, position: int, shown: Shown, path: str, reads: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[bytes]:
+    """The events of a reply from what SQL holds, until it ended: for readers elsewhere, or later.
+
+    ``reads`` tells the writer, wherever it is, that the reply has a reader.
+    """
     id = stored.message["id"]
     sent = max(0, position - engine.TEXT)
     if position < engine.CREATED:
@@ -417,6 +435,8 @@ async def follow_stored(stored: Stored, position: int, shown: Shown, path: str) 
         if time.monotonic() - quiet_since > HEARTBEAT_SECONDS:
             quiet_since = time.monotonic()
             yield COMMENT
+        if reads is not None:
+            await reads()
         await poll()
         stored = await shown(id)
     yield _last(stored.message, path)

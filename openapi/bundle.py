@@ -82,6 +82,11 @@ def _add_parameters(operation: Spec, item: Spec, path: str, method: str) -> None
         operation["parameters"] = parameters
 
 
+def _names_an_id(operation: Spec) -> bool:
+    """Whether a parameter is an id, which may be nobody's or another tenant's."""
+    return any(p.get("schema") == _ref("schemas", "Id") for p in operation.get("parameters", []))
+
+
 def _implied_responses(operation: Spec, item: Spec, path: str, method: str) -> dict[str, str]:
     implied = {
         "400": "BadRequest",
@@ -92,7 +97,7 @@ def _implied_responses(operation: Spec, item: Spec, path: str, method: str) -> d
     }
     if not is_public(operation):
         implied |= {"401": "Unauthorized", "403": "Forbidden"}
-    if "{" in path:
+    if "{" in path or _names_an_id(operation) or ("requestBody" in operation and not is_public(operation)):
         implied["404"] = "NotFound"
     if "requestBody" in operation:
         implied |= {"413": "PayloadTooLarge", "415": "UnsupportedMediaType"}
@@ -138,7 +143,7 @@ def complete(spec: Spec) -> Spec:
     ================================  =====================================================================
     every operation                   400, 406, 429, 500, 503; ``X-Request-ID``, rate-limit and CORS headers
     guarded (not ``security: [{}]``)  401, 403
-    a path with a parameter           404
+    an id in path, query or body      404
     a body                            413, 415
     POST (unless x-idempotent: false) ``Idempotency-Key``; 409, 422; ``Idempotent-Replayed``
     an item (path ends with an id)    ``ETag``; ``If-None-Match`` and 304 on GET; ``If-Match`` and 412 else

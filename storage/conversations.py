@@ -8,17 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, Table, bindparam, delete, insert, literal, select, update
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import aliased, selectinload
 
 from models.base import new_id, now
 from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus, UsageRecord
 from models.chat.ports import Message
-from models.errors import Conflict, ReplyRunning, RuleBroken
-from storage.database import Session, platform
+from models.errors import Conflict, NotFound, ReplyRunning, RuleBroken
+from storage.database import OfTenant, Session, platform, transaction
 
+READER_LEASE = timedelta(seconds=1)
+"""How long a reader on another process counts, unless it is noted again."""
 HISTORY = 40
 """The newest messages of a branch that a prompt may hold."""
 
@@ -90,9 +105,9 @@ def begin(
         running.status = MessageStatus.INTERRUPTED
         db.flush()
     if parent_id is not None:
-        parent = db.get(ChatMessage, parent_id)
-        if parent is None or parent.session_id != session.id:
-            raise RuleBroken("There is no such message in this session.", pointer="/parent_id")
+        parent = db.require(ChatMessage, parent_id, pointer="/parent_id")
+        if parent.session_id != session.id:
+            raise NotFound(pointer="/parent_id")
         if parent.role != "assistant":
             raise RuleBroken("A question follows a reply, not another question.", pointer="/parent_id")
     leaf = parent_id or session.leaf_id
@@ -187,67 +202,86 @@ CITATION_COLUMNS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What other processes wrote on a running reply: that it should stop, or until when it is read there."""
+
+    stop: bool
+    read_until: datetime | None
+
+
+_MESSAGES = cast(Table, ChatMessage.__table__)
+_RUNNING = update(_MESSAGES).where(
+    _MESSAGES.c.id == bindparam("b_id"), _MESSAGES.c.status == MessageStatus.STREAMING.value
+)
+"""A row that is no longer ``streaming`` (stopped or swept by another process) is left as it is."""
+
+
 def record(
     progress: Sequence[Progress], retrievals: Sequence[Retrieval], endings: Sequence[Ending]
-) -> set[str]:
-    """Write what happened to the running replies, in one commit; tell which of them were asked to stop.
-
-    A row that is no longer ``streaming`` (stopped or swept by another process) is left as it is.
-    """
+) -> dict[str, Wish]:
+    """Write what happened to the running replies, in one commit; tell what others wish of them, by id."""
     lease = now() + LEASE
-    table = cast(Table, ChatMessage.__table__)
     with platform() as db:
         connection = db.connection()
         if retrievals:
-            connection.execute(
-                update(table).where(
-                    table.c.id == bindparam("b_id"), table.c.status == MessageStatus.STREAMING.value
-                ),
-                [
-                    {"b_id": r.message_id, "retrieved": r.retrieved, "answer_status": r.answer_status}
-                    for r in retrievals
-                ],
-            )
-            rows = [
-                {"tenant_id": r.tenant_id, "message_id": r.message_id, "cited": False}
-                | {name: citation[name] for name in CITATION_COLUMNS}
-                for r in retrievals
-                for citation in r.citations
-            ]
-            if rows:
-                connection.execute(insert(Citation), rows)
+            _record_retrievals(connection, retrievals)
         if progress:
-            connection.execute(
-                update(table).where(
-                    table.c.id == bindparam("b_id"), table.c.status == MessageStatus.STREAMING.value
-                ),
-                [{"b_id": p.message_id, "content": p.content, "lease_until": lease} for p in progress],
-            )
-        spent = [
-            row for ending in endings if ending.session_id is None and (row := ending.spent()) is not None
-        ]
-        if spent:
-            connection.execute(insert(UsageRecord), spent)
-        for ending in endings:
-            if ending.session_id is None:
-                continue
-            connection.execute(
-                update(table)
-                .where(table.c.id == ending.message_id, table.c.status == MessageStatus.STREAMING.value)
-                .values(lease_until=None, updated_at=now(), **ending.values)
-            )
-            if ending.cited:
-                connection.execute(
-                    update(Citation)
-                    .where(Citation.message_id == ending.message_id, Citation.number.in_(ending.cited))
-                    .values(cited=True)
-                )
+            written = [{"b_id": p.message_id, "content": p.content, "lease_until": lease} for p in progress]
+            connection.execute(_RUNNING, written)
+        _record_endings(connection, endings)
         if not progress:
-            return set()
-        asked = select(table.c.id).where(
-            table.c.id.in_([p.message_id for p in progress]), table.c.stop_requested
+            return {}
+        wished = select(_MESSAGES.c.id, _MESSAGES.c.stop_requested, _MESSAGES.c.read_until).where(
+            _MESSAGES.c.id.in_([p.message_id for p in progress]),
+            or_(_MESSAGES.c.stop_requested, _MESSAGES.c.read_until.is_not(None)),
         )
-        return set(connection.execute(asked).scalars())
+        return {row.id: Wish(row.stop_requested, row.read_until) for row in connection.execute(wished)}
+
+
+def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) -> None:
+    found = [
+        {"b_id": r.message_id, "retrieved": r.retrieved, "answer_status": r.answer_status} for r in retrievals
+    ]
+    connection.execute(_RUNNING, found)
+    there = select(_MESSAGES.c.id).where(_MESSAGES.c.id.in_([r.message_id for r in retrievals]))
+    kept = set(connection.execute(there).scalars())
+    rows = [
+        {"tenant_id": r.tenant_id, "message_id": r.message_id, "cited": False}
+        | {name: citation[name] for name in CITATION_COLUMNS}
+        for r in retrievals
+        if r.message_id in kept
+        for citation in r.citations
+    ]
+    if rows:
+        connection.execute(insert(Citation), rows)
+
+
+def _record_endings(connection: Connection, endings: Sequence[Ending]) -> None:
+    spent = [row for ending in endings if ending.session_id is None and (row := ending.spent()) is not None]
+    if spent:
+        connection.execute(insert(UsageRecord), spent)
+    stored = [ending for ending in endings if ending.session_id is not None]
+    if stored:
+        at = now()
+        ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
+        connection.execute(_RUNNING, ended)
+    cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
+    if cited:
+        table = cast(Table, Citation.__table__)
+        which = (table.c.message_id == bindparam("b_id"), table.c.number == bindparam("b_number"))
+        connection.execute(update(table).where(*which).values(cited=True), cited)
+
+
+def note_reader(of: OfTenant, message_id: str) -> None:
+    """Tell the process that writes a reply that somebody follows it here."""
+    with transaction(of) as db:
+        db.execute(
+            update(ChatMessage)
+            .where(ChatMessage.id == message_id, ChatMessage.status == MessageStatus.STREAMING)
+            .values(read_until=now() + READER_LEASE, updated_at=ChatMessage.updated_at)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def sweep() -> int:

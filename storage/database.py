@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import QueuePool
 
 from models.base import Base, TenantOwned
-from models.errors import NotFound, RuleBroken, Stale
+from models.errors import NotFound, Stale
 from storage.settings import settings
 
 THREADS = 24
@@ -48,18 +48,22 @@ class Session(OrmSession):
     tenant_id: str | None = None
 
     def require(
-        self, entity: type[E], id: str | None, *, pointer: str | None = None, lock: bool = False
+        self,
+        entity: type[E],
+        id: str | None,
+        *,
+        pointer: str | None = None,
+        parameter: str | None = None,
+        lock: bool = False,
     ) -> E:
-        """The row with that id, in this tenant; else ``NotFound``, or ``RuleBroken`` when a body's
-        ``pointer`` named it.
+        """The row with that id, in this tenant; else ``NotFound``, with the place that named it: the body's
+        ``pointer`` or the query's ``parameter``.
         """
         # Only the row itself: PostgreSQL cannot lock what an outer join may not find.
         locking = {"of": entity} if lock else None
         found = self.get(entity, id, with_for_update=locking) if id is not None else None
         if found is None:
-            if pointer:
-                raise RuleBroken("There is no such resource.", pointer=pointer)
-            raise NotFound()
+            raise NotFound(pointer=pointer, parameter=parameter)
         return found
 
     def put(self, row: E) -> E:

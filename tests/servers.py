@@ -142,10 +142,52 @@ def _new_user(db: Session, tenant: Tenant, role: str) -> User:
 @contextmanager
 def running(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Server]:
     """A server with a tenant and nothing else in it. It has to end in order, and with a clean log."""
-    data_dir, log_path, port = folder / "data", folder / "server.log", free_port()
+    server = _start(folder, backend, settings)
+    try:
+        server.tenant = server.bootstrap("Tenant A")
+        yield server
+    except BaseException:
+        if server.process.poll() is None:
+            server.stop()
+        raise
+    log_path = server.log_path
+    assert server.process.poll() is None, f"the server ended by itself:\n{log_path.read_text()[-4000:]}"
+    status = server.stop()
+    assert status == 0, f"the server ended with status {status}:\n{log_path.read_text()[-4000:]}"
+    assert not server.faults(), f"{log_path} tells of faults:\n" + "\n".join(server.faults())[:8000]
+
+
+@contextmanager
+def started(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Server]:
+    """The same for a test that stops, kills or restarts the server itself: how it ends is the test's affair."""
+    server = _start(folder, backend, settings)
+    try:
+        server.tenant = server.bootstrap("Tenant A")
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def restart(server: Server) -> None:
+    """Start a server that ended again, with the same data and address."""
+    server.process = _process(server.url, server.log_path, server.environment)
+    _wait_until_ready(server)
+
+
+def _process(url: str, log_path: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    port = url.rpartition(":")[2]
+    with log_path.open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own program and arguments
+            [BOOGA, "serve", "--port", port], env=environment, stdout=log, stderr=log, cwd=log_path.parent
+        )
+
+
+def _start(folder: Path, backend: str, settings: dict[str, str]) -> Server:
+    data_dir, log_path = folder / "data", folder / "server.log"
     # Nothing of the developer's own settings may decide how a test ends.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOOGA_", "OPENAI_"))}
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{free_port()}"
     environment = {
         **kept,
         "BOOGA_DATA_DIR": str(data_dir),
@@ -153,23 +195,14 @@ def running(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Se
         "BOOGA_RATE_LIMIT_PER_MINUTE": "1000000",
         **settings,
     }
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own program and arguments
-            [BOOGA, "serve", "--port", str(port)], env=environment, stdout=log, stderr=log, cwd=folder
-        )
-    server = Server(url, data_dir, log_path, environment, process, backend)
+    server = Server(url, data_dir, log_path, environment, _process(url, log_path, environment), backend)
     try:
         _wait_until_ready(server)
-        server.tenant = server.bootstrap("Tenant A")
-        yield server
     except BaseException:
-        if process.poll() is None:
-            server.stop()
+        server.process.kill()
+        server.process.wait()
         raise
-    assert process.poll() is None, f"the server ended by itself:\n{log_path.read_text()[-4000:]}"
-    status = server.stop()
-    assert status == 0, f"the server ended with status {status}:\n{log_path.read_text()[-4000:]}"
-    assert not server.faults(), f"{log_path} tells of faults:\n" + "\n".join(server.faults())[:8000]
+    return server
 
 
 def _wait_until_ready(server: Server) -> None:

@@ -120,6 +120,8 @@ class ChatMessage(TenantOwned, Entity):
     retrieved: Mapped[dict[str, Any] | None]
     lease_until: Mapped[datetime | None]
     stop_requested: Mapped[bool] = mapped_column(default=False)
+    read_until: Mapped[datetime | None]
+    """Until when a reader on another process than the writer's is known to follow the reply."""
 
     citations: Mapped[list[Citation]] = relationship(order_by="Citation.number", viewonly=True)
 

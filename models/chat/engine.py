@@ -99,6 +99,16 @@ def usage_of(reply: Reply, estimated: UsageReport) -> dict[str, Any]:
     }
 
 
+def cost_of(reply: Reply, usage: dict[str, Any] | None) -> float | None:
+    """What the reply costs, where the price of its model is known; nothing is asked for a call that failed
+    before its first text.
+    """
+    price = reply.attempts[-1].price if reply.attempts else None
+    if price is None or usage is None or not (reply.text or reply.usage):
+        return None
+    return price.of(usage["prompt_tokens"], usage["completion_tokens"])
+
+
 def trace_of(reply: Reply, facts: dict[str, Any], providers: Iterable[str]) -> dict[str, Any]:
     """Why this answer: what was asked of whom, and what came of it."""
     return {

@@ -131,11 +131,27 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs: per million tokens, in whatever currency the tenant counts."""
+
+    input: float
+    output: float
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The cost of so many tokens."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A provider in the order of fallback, and the model to ask it for (the prompt's own when None)."""
+    """A provider in the order of fallback, and the model to ask it for (the prompt's own when None).
+
+    `price` is None where nobody told it.
+    """
 
     provider: Provider
     chat_model: str | None = None
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,7 @@ class Attempt:
     first_text_ms: float | None
     ms: float
     finished: bool
+    price: Price | None = None
 
 
 async def stream_with_fallback(
@@ -189,6 +206,7 @@ async def stream_with_fallback(
                     first_text_ms=None if first_text is None else (first_text - began) * 1000,
                     ms=(ended - began) * 1000,
                     finished=finished,
+                    price=candidate.price,
                 )
             )
         if fault is None:

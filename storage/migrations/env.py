@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 import models.access
 import models.chat.conversations
+import models.chat.providers
 import models.personas
 import models.work  # noqa: F401 - imported for their tables
 from models.base import Base, Instant

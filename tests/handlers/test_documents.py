@@ -109,7 +109,7 @@ class TestUpload:
         told = []
         for index_id in (UNKNOWN, theirs):
             for answer in (upload(client, index_id), add(client, index_id, name="x", text="y")):
-                assert answer.status_code == 422
+                assert answer.status_code == 404
                 assert pointers(answer) == ["/index_id"]
                 told.append(answer.json()["detail"])
         for category_id in (UNKNOWN, label):
@@ -117,7 +117,7 @@ class TestUpload:
                 upload(client, index["id"], category_ids=category_id),
                 add(client, index["id"], name="x", text="y", category_ids=[category_id]),
             ):
-                assert answer.status_code == 422
+                assert answer.status_code == 404
                 assert pointers(answer) == ["/category_ids/0"]
                 told.append(answer.json()["detail"])
         assert len(set(told)) == 1
@@ -341,7 +341,10 @@ class TestList:
         assert listed(status="failed") == [bad["id"]]
         assert listed(status="ready") == [good["id"]]
         assert listed(search="GOOD") == [good["id"]]
-        assert listed(index_id=UNKNOWN) == []
+        for unknown in ("index_id", "category_id"):
+            answer = client.get(DOCUMENTS, params={unknown: UNKNOWN})
+            assert answer.status_code == 404
+            assert answer.json()["errors"][0]["parameter"] == unknown
 
     def test_as_csv(self, client: httpx.Client, index: dict[str, Any]) -> None:
         upload(client, index["id"], b"Lamps.", "=lamps.txt")
@@ -371,7 +374,7 @@ class TestUpdate:
     def test_what_cannot_be(self, client: httpx.Client, index: dict[str, Any]) -> None:
         item = f"{DOCUMENTS}/{upload(client, index['id']).json()['id']}"
         refused = client.patch(item, json={"category_ids": [UNKNOWN]})
-        assert refused.status_code == 422
+        assert refused.status_code == 404
         assert pointers(refused) == ["/category_ids/0"]
         assert client.patch(item, json={"status": "ready"}).status_code == 400
         assert client.patch(item, json={}).status_code == 400

@@ -80,7 +80,7 @@ class TestOwn:
         ]
         assert file["id"] not in [hit["document_id"] for hit in hits]
         narrowed = client.post(f"{BASE}/search", json={"query": "lamps", "document_ids": [file["id"]]})
-        assert narrowed.status_code == 422
+        assert narrowed.status_code == 404
 
     def test_a_document_is_no_file(self, client: httpx.Client) -> None:
         document = knowledge.upload(client, make(client, "indices")["id"]).json()

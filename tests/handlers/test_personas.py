@@ -126,7 +126,7 @@ class TestCreate:
         unknown: Any = [str(uuid.uuid4())] if field.endswith("ids") else str(uuid.uuid4())
         body = {"name": "A", "stack_id": server.tenant["stack_id"], field: unknown}
         response = client.post(PERSONAS, json=body)
-        assert response.status_code == 422
+        assert response.status_code == 404
         assert [fault["pointer"] for fault in response.json()["errors"]] == [pointer]
         assert client.get(PERSONAS, params={"search": "A"}).json()["results"] == [
             row

@@ -134,7 +134,7 @@ class TestNarrowed:
             other.post(SEARCH, json={"query": "lamps", kind: [first, id]}) for id in (UNKNOWN, ids[kind])
         )
         for answer in (unknown, foreign):
-            assert answer.status_code == 422
+            assert answer.status_code == 404
             assert pointers(answer) == [f"/{kind}/1"]
         assert unknown.json()["detail"] == foreign.json()["detail"]
 
@@ -167,7 +167,7 @@ class TestReach:
             return given in [hit["document_id"] for hit in hits]
 
         assert not finds()
-        assert member.post(SEARCH, json={"query": "lamps", "document_ids": [given]}).status_code == 422
+        assert member.post(SEARCH, json={"query": "lamps", "document_ids": [given]}).status_code == 404
         places = {"indices": [index]} if way == "indices" else {"categories": [label]}
         persona = knowledge.persona(client, server, **places)
         assign(server, persona["id"])

@@ -138,6 +138,31 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_knowledge_indices_tenant_id"), "knowledge_indices", ["tenant_id"], unique=False)
     op.create_table(
+        "llm_providers",
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("base_url", sa.String(length=500), nullable=True),
+        sa.Column("sealed_key", sa.LargeBinary(), nullable=True),
+        sa.Column("api_key_hint", sa.String(length=4), nullable=True),
+        sa.Column(
+            "models",
+            sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("order", sa.Integer(), nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("kind IN ('openai', 'extractive')"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("tenant_id", "id"),
+        sa.UniqueConstraint("tenant_id", "name"),
+    )
+    op.create_index(op.f("ix_llm_providers_tenant_id"), "llm_providers", ["tenant_id"], unique=False)
+    op.create_table(
         "organizations",
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False),
@@ -574,6 +599,7 @@ def upgrade() -> None:
         ),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("stop_requested", sa.Boolean(), nullable=False),
+        sa.Column("read_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tenant_id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -763,6 +789,8 @@ def downgrade() -> None:
     op.drop_table("stacks")
     op.drop_index(op.f("ix_organizations_tenant_id"), table_name="organizations")
     op.drop_table("organizations")
+    op.drop_index(op.f("ix_llm_providers_tenant_id"), table_name="llm_providers")
+    op.drop_table("llm_providers")
     op.drop_index(op.f("ix_knowledge_indices_tenant_id"), table_name="knowledge_indices")
     op.drop_table("knowledge_indices")
     op.drop_index("jobs_due", table_name="jobs")
