@@ -169,7 +169,8 @@ class DispatchOperation:
         self, body: Any, status: int, exchange: Exchange, send: Send, extra: Headers
     ) -> None:
         content = body if isinstance(body, bytes) else dumps(body)
-        if self.operation.getter is not None or any(name == b"location" for name, _ in extra):
+        is_item = self.operation.getter is not None and self.operation.method != "delete"
+        if is_item or any(name == b"location" for name, _ in extra):
             etag = etag_of(content)
             extra.append((b"etag", etag.encode()))
             known = exchange.preconditions.get("If-None-Match")

@@ -126,20 +126,17 @@ def best_quotes(question: str, sources: Sequence[Source]) -> list[tuple[Source, 
         if holders[term]
     }
     amount = bool(_ASKS_AMOUNT.search(question))
-    found: list[tuple[float, Source, list[str]]] = []
+    found: list[tuple[Source, list[str]]] = []
     for source, quotes in zip(sources, cut, strict=True):
         rated = [(_rating(quote, worth, amount), quote) for quote in quotes]
         best = sorted((pair for pair in rated if pair[0] > 0), key=lambda pair: -pair[0])[:SHOWN_QUOTES]
         if best:
             # A quote far below its source's best only hides it.
             chosen = [quote for rating, quote in best if rating >= best[0][0] / 3]
-            found.append((best[0][0] * (0.5 + source.score), source, _with_years(chosen, quotes)))
+            found.append((source, _with_years(chosen, quotes)))
     if not found:
-        return [(source, [quotes[0].text]) for source, quotes in zip(sources, cut, strict=True) if quotes][
-            :SHOWN_SOURCES
-        ]
-    found.sort(key=lambda entry: -entry[0])
-    return [(source, chosen) for _, source, chosen in found[:SHOWN_SOURCES]]
+        found = [(source, [quotes[0].text]) for source, quotes in zip(sources, cut, strict=True) if quotes]
+    return found[:SHOWN_SOURCES]
 
 
 def _rating(quote: _Quote, worth: Mapping[str, float], amount: bool) -> float:
