@@ -105,7 +105,7 @@ def discard(db: Session, tenant_id: str, sha256: str) -> bool:
 def orphans(db: Session) -> list[Path]:
     """Files that no document names, uploads that were cut off long ago included."""
     root = settings().data_dir / "files"
-    named = set(db.execute(select(Document.tenant_id, Document.content_sha256)).tuples())
+    named = set(map(tuple, db.execute(select(Document.tenant_id, Document.content_sha256))))
     kept = [path for path in root.glob("*/??/*") if (path.parent.parent.name, path.name) not in named]
     old = time.time() - _ABANDONED_SECONDS
     return kept + [path for path in (root / ".incoming").glob("*") if path.stat().st_mtime < old]

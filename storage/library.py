@@ -330,7 +330,7 @@ def _quoting(db: Session, document_ids: Sequence[str]) -> Iterator[tuple[ChatMes
         select(Citation.message_id, Citation.quote).where(Citation.document_id.in_(document_ids))
     )
     quotes: dict[str, list[str]] = {}
-    for message_id, quote in cited.tuples():
+    for message_id, quote in cited:
         quotes.setdefault(message_id, []).append(quote)
     for message_id, of_message in quotes.items():
         message = db.get(ChatMessage, message_id)

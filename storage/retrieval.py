@@ -141,7 +141,7 @@ def search(
     with reading(of) as db:
         known = _in_reach(db, reach, narrow, session_id)
         clock.lap("scope_ms")
-        views = _views(db, known, query) if known else {}
+        views = _views(db, known, query, getattr(maker, "name", None)) if known else {}
         clock.lap("keywords_ms")
     # No connection is held while others are waited for.
     near: list[VectorHit] = []
@@ -226,7 +226,9 @@ def _with_category(category_ids: Collection[str]) -> ColumnElement[bool]:
     )
 
 
-def _views(db: Session, known: Mapping[str, _Known], query: AnalysedQuery) -> dict[str, DocumentView]:
+def _views(
+    db: Session, known: Mapping[str, _Known], query: AnalysedQuery, embedder: str | None
+) -> dict[str, DocumentView]:
     """What ranking needs of each document: its layout, and its rows of the question's terms."""
     postings: dict[str, dict[str, bytes]] = {id: {} for id in known}
     terms = list(terms_needed(query))
@@ -241,7 +243,12 @@ def _views(db: Session, known: Mapping[str, _Known], query: AnalysedQuery) -> di
                 postings[document_id][term] = entries
     layouts = _layouts.of(db, known)
     return {
-        id: DocumentView(layouts[id], postings[id], document.attributes)
+        id: DocumentView(
+            layouts[id],
+            postings[id],
+            document.attributes,
+            document.vector_count if document.embedder == embedder else 0,
+        )
         for id, document in known.items()
         if id in layouts
     }

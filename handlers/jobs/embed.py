@@ -33,26 +33,38 @@ def run(work: Work) -> None:
         _ready(work, 0, _WITHOUT + maker.reason)
         return
     place = library.place_of_vectors(document, maker.name)
+    try:
+        done = _make(work, document, maker, place)
+    except Released:
+        _leave_nothing_of_the_deleted(work, document, place)
+        raise
+    if done < document.chunk_count or not _ready(work, done):
+        # Deleted, or being read anew, by another thread between our look and our writing.
+        _leave_nothing_of_the_deleted(work, document, place)
+
+
+def _make(work: Work, document: Document, maker: Embedder, place: str) -> int:
+    """Make vectors until all are there, or no passage is; how many there are now."""
     done = _begin(work, document, maker)
     tell = Progress(work, library.EMBEDDING_FROM, 1.0)
     while done < document.chunk_count:
         work.go_on()
         passages = _passages(work, document, done)
         if not passages:
-            break  # deleted, or being read anew
-        made = _embedded(
-            maker, [f"{title_of(document.name)} {context}\n{text}" for _, context, text in passages]
-        )
+            break
+        texts = [f"{title_of(document.name)} {context}\n{text}" for _, context, text in passages]
+        made = _embedded(maker, texts)
         if load(work) is None:
             break
         vectors.upsert(place, document.id, [position for position, _, _ in passages], made)
         done = passages[-1][0] + 1
         tell(done / document.chunk_count, vector_count=done)
-    if done < document.chunk_count or not _ready(work, done):
-        # Also what another thread deleted between our look and our writing.
-        if load(work) is None:
-            vectors.remove(place, document.id)
-        raise Released
+    return done
+
+
+def _leave_nothing_of_the_deleted(work: Work, document: Document, place: str) -> None:
+    if load(work) is None:
+        vectors.remove(place, document.id)
 
 
 def bury(work: Work) -> None:
@@ -79,7 +91,7 @@ def _passages(work: Work, document: Document, start: int) -> list[tuple[int, str
             .order_by(Chunk.position)
             .limit(BATCH)
         )
-        return list(found.tuples())
+        return [(position, context, text) for position, context, text in found]
 
 
 def _ready(work: Work, count: int | None, detail: str | None = None) -> bool:

@@ -58,11 +58,15 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class DocumentView:
-    """What ranking needs of one document: its shape, the rows of the query's terms, its metadata."""
+    """What ranking needs of one document: its shape, the rows of the query's terms, its metadata.
+
+    `embedded` is how many passages, from the first on, have their vectors; None: all.
+    """
 
     layout: Layout
     postings: Mapping[str, bytes]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    embedded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,10 @@ class _Evidence:
             reachable = np.where(vectors.pages > 0, vectors.pages, vectors.unseen)
             self._vector = relevance.vector_score(reachable, scale)
         self.scores = relevance.combined(self._keyword, self._vector)
+        if self._keyword is not None and vectors is not None:
+            # That a vector is not there yet says nothing against a page.
+            yet = scope.not_embedded() & (vectors.pages <= 0)
+            self.scores = np.where(yet, self._keyword, self.scores)
 
     def parts(self, page: int) -> dict[str, float]:
         parts = {}
@@ -240,6 +248,14 @@ class _Scope:
 
     def per_page(self, per_document: Sequence[float]) -> Floats:
         return np.asarray(np.repeat(per_document, np.diff(self.first_page)), np.float64)
+
+    def not_embedded(self) -> npt.NDArray[np.bool_]:
+        """The pages none of whose passages has a vector yet."""
+        firsts = [
+            np.searchsorted(view.layout.page_of, np.arange(len(view.layout.units))) for view in self.views
+        ]
+        bounds = [len(view.layout.page_of) if view.embedded is None else view.embedded for view in self.views]
+        return np.concatenate([first >= bound for first, bound in zip(firsts, bounds, strict=True)])
 
     def statement_boost(self, statements: frozenset[str], boost: float) -> Floats:
         wanted = sum(1 << bit for bit, name in enumerate(STATEMENTS) if name in statements)

@@ -83,6 +83,17 @@ def test_a_vector_of_a_document_out_of_scope_is_left_out() -> None:
     assert rank(analyse("bad weather"), {"a": view(REPORT)}, [VectorHit("b", 0, 0.9)]) == []
 
 
+def test_a_vector_that_is_yet_to_come_says_nothing_against_a_page() -> None:
+    whole = view(REPORT)
+    begun = DocumentView(whole.layout, whole.postings, {}, embedded=1)
+    query, near = analyse("Could a lamp break?"), [VectorHit("a", 0, 0.6)]
+    words = rank(query, {"a": whole}, mode="keyword")[0]
+    assert (words.unit, rank(query, {"a": whole}, near, threshold=0)[0].score < words.score) == (4, True)
+    scores = {hit.unit: hit.score for hit in rank(query, {"a": begun}, near, threshold=0)}
+    assert scores[4] == words.score
+    assert scores[1] == {hit.unit: hit.score for hit in rank(query, {"a": whole}, near, threshold=0)}[1]
+
+
 def test_the_company_that_the_question_names_comes_first() -> None:
     documents = {
         "wren": view(REPORT, company="Wren Works Inc."),
