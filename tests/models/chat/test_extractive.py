@@ -113,8 +113,10 @@ class TestBestQuotes:
         assert quotes == [expected]
 
     def test_figures_are_preferred_when_a_figure_is_asked_for(self) -> None:
-        both = source(1, "Cider sales were a joy to all. Cider sales were 14 million.")
-        assert "Cider sales were 14 million." in best_quotes("How large were cider sales?", [both])[0][1][0]
+        told = [f"Cider sales were a joy to {who}." for who in ("all", "us", "some", "many")]
+        passage = source(1, " ".join([*told, "Cider sales were 14 million."]))
+        shown = best_quotes("How large were cider sales?", [passage])[0][1]
+        assert "Cider sales were 14 million." in shown
 
     def test_a_rare_word_outweighs_common_ones(self) -> None:
         texts = [f"The report of the group, part {n}." for n in range(9)]
