@@ -87,11 +87,12 @@ def test_a_vector_that_is_yet_to_come_says_nothing_against_a_page() -> None:
     whole = view(REPORT)
     begun = DocumentView(whole.layout, whole.postings, {}, embedded=1)
     query, near = analyse("Could a lamp break?"), [VectorHit("a", 0, 0.6)]
-    words = rank(query, {"a": whole}, mode="keyword")[0]
-    assert (words.unit, rank(query, {"a": whole}, near, threshold=0)[0].score < words.score) == (4, True)
-    scores = {hit.unit: hit.score for hit in rank(query, {"a": begun}, near, threshold=0)}
-    assert scores[4] == words.score
-    assert scores[1] == {hit.unit: hit.score for hit in rank(query, {"a": whole}, near, threshold=0)}[1]
+
+    def scores(document: DocumentView, mode: Mode = "hybrid") -> dict[int, float]:
+        return {hit.unit: hit.score for hit in rank(query, {"a": document}, near, mode, threshold=0)}
+
+    assert scores(begun)[4] == scores(whole, "keyword")[4] != scores(whole)[4]
+    assert scores(begun)[1] == scores(whole)[1]
 
 
 def test_the_company_that_the_question_names_comes_first() -> None:
