@@ -104,8 +104,8 @@ BREAKS: list[tuple[Guard, Callable[[Spec], object], str]] = [
     (guards.wire_agrees, lambda s: s["components"]["schemas"].pop("Persona"), "no used schema"),
     (
         guards.no_orphans,
-        lambda s: s["paths"][ITEM].pop("patch"),
-        "handlers/personas.py: update is no operation",
+        lambda s: s["paths"][ITEM].pop("put"),
+        "handlers/personas.py: replace is no operation",
     ),
 ]
 
