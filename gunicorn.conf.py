@@ -14,6 +14,6 @@ max_requests = 0
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
-forwarded_allow_ips = ",".join(_settings.trusted_proxies) or "127.0.0.1"
+forwarded_allow_ips = ",".join(_settings.trusted_proxies)
 preload_app = False
 control_socket_disable = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 from sqlalchemy import delete as remove
@@ -17,6 +17,7 @@ from sqlalchemy import select
 from handlers import reach
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, StoredFile, Upload, created
+from handlers.requests import Replay
 from handlers.schemas import documents as wire
 from models.base import now
 from models.errors import Conflict, NotFound, RuleBroken, Unavailable
@@ -26,9 +27,6 @@ from storage.database import Session, reading, transaction
 from storage.outbound import OutboundRefused
 from storage.parsing import MEDIA_TYPES
 from storage.threads import in_thread
-
-if TYPE_CHECKING:
-    from openapi.replays import Replay
 
 LIMIT = 52_428_800
 """The largest original, in bytes; the spec's ``x-max-body-bytes`` leaves room for the form around it."""

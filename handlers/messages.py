@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
@@ -14,6 +14,7 @@ from handlers.auth import caller, require_stack_capability
 from handlers.briefing import Briefing, briefing_of
 from handlers.problems import Problem
 from handlers.replies import Events, Listing, Paging
+from handlers.requests import Exchange, Replay
 from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
 from models.access import Caller
@@ -22,10 +23,6 @@ from models.errors import FeatureDisabled, NotFound, RuleBroken
 from storage import conversations
 from storage.database import Session, reading, transaction
 from storage.threads import in_thread
-
-if TYPE_CHECKING:
-    from openapi.exchange import Exchange
-    from openapi.replays import Replay
 
 STOP_SECONDS = 3.0
 COLUMNS = [

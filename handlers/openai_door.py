@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from sqlalchemy import select
@@ -15,6 +15,7 @@ from handlers.auth import caller, require_stack_capability
 from handlers.briefing import briefing_of
 from handlers.problems import Problem
 from handlers.replies import Events
+from handlers.requests import Exchange
 from handlers.turns import Order, Turn
 from models.base import new_id
 from models.chat.conversations import MessageStatus
@@ -24,9 +25,6 @@ from models.errors import RuleBroken
 from models.personas import Persona
 from storage.database import reading
 from storage.threads import in_thread
-
-if TYPE_CHECKING:
-    from openapi.exchange import Exchange
 
 
 def models() -> dict[str, Any]:

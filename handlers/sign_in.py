@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from sqlalchemy import select
 
 from handlers.auth import caller
 from handlers.problems import Problem
+from handlers.requests import Exchange
 from handlers.schemas import sign_in as wire
 from models.access import SignIn
 from models.tenancy import Tenant, User
@@ -21,19 +22,12 @@ log = structlog.get_logger("booga.sign_in")
 Answer = tuple[dict[str, Any], int, dict[str, str]]
 
 
-class Arrival(Protocol):
-    """Where a request came from."""
-
-    client: str
-    """The peer's address, or what a trusted proxy says of it."""
-
-
-async def login(body: dict[str, Any], exchange: Arrival) -> Answer:
+async def login(body: dict[str, Any], exchange: Exchange) -> Answer:
     """Tokens for a person's address and password."""
     email, address = body["email"].strip().lower(), exchange.client
     await in_thread(throttle.check, email, address)
     user_id = await secrets.in_slot(_verified, email, body["password"], address)
-    return await in_thread(_begin, user_id, address)
+    return await in_thread(_begin, user_id, address, exchange.user_agent)
 
 
 def refresh(body: dict[str, Any]) -> Answer:
@@ -100,11 +94,15 @@ def _verified(email: str, password: str, address: str) -> str:
     return user.id
 
 
-def _begin(user_id: str, address: str) -> Answer:
+def _begin(user_id: str, address: str, user_agent: str) -> Answer:
     with platform() as db:
         user = db.require(User, user_id)
         sign_in = SignIn.begin(
-            tenant_id=user.tenant_id, user_id=user.id, seed=tokens.new_seed(), address=address
+            tenant_id=user.tenant_id,
+            user_id=user.id,
+            seed=tokens.new_seed(),
+            address=address,
+            user_agent=user_agent,
         )
         return _tokens(db.put(sign_in))
 

@@ -174,7 +174,7 @@ class SignIn(TenantOwned, Entity):
     ended_at: Mapped[datetime | None]
 
     @classmethod
-    def begin(cls, *, tenant_id: str, user_id: str, seed: bytes, address: str) -> SignIn:
+    def begin(cls, *, tenant_id: str, user_id: str, seed: bytes, address: str, user_agent: str) -> SignIn:
         """A device that has just signed in."""
         return cls(
             tenant_id=tenant_id,
@@ -182,6 +182,7 @@ class SignIn(TenantOwned, Entity):
             seed=seed,
             rotation=0,
             address=address[:45],
+            user_agent=user_agent[:300],
             expires_at=now() + REFRESH_LIFETIME,
         )
 

@@ -28,11 +28,12 @@ JOB_LONGEST_BACKOFF = timedelta(seconds=30)
 
 def backoff(times: int) -> timedelta:
     """How long to wait after the ``times``-th failure: 2, 4, 8, 16, then 30 seconds."""
-    return min(JOB_BACKOFF * 2 ** min(times - 1, 8), JOB_LONGEST_BACKOFF)
+    factor: int = 2 ** min(times - 1, 8)
+    return min(JOB_BACKOFF * factor, JOB_LONGEST_BACKOFF)
 
 
 class Job(TenantOwned, Entity):
-    """A piece of work by kind and subject (an id, never a pickle). A lease that ends makes it anybody's again.
+    """Work by kind and subject (an id, never a pickle). A lease that ends makes it anybody's again.
 
     ``details`` holds what the subject's own row can no longer tell; the lower ``priority`` comes first;
     ``postponed`` counts the times when a part that the job needs was away, which is no fault of the job.

@@ -23,6 +23,7 @@ class Exchange:
     method: str
     path: str
     client: str
+    user_agent: str
     began: float = field(default_factory=time.perf_counter)
     operation: Operation | None = None
     path_values: dict[str, str] = field(default_factory=dict)

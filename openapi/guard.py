@@ -43,8 +43,13 @@ def _exchange(scope: Scope) -> Exchange:
     usable = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
     request_id = given[0].decode() if usable else uuid7().hex
     client = scope.get("client")
+    agents = header(scope, b"user-agent")
     return Exchange(
-        request_id=request_id, method=scope["method"], path=scope["path"], client=client[0] if client else ""
+        request_id=request_id,
+        method=scope["method"],
+        path=scope["path"],
+        client=client[0] if client else "",
+        user_agent=agents[0][:300].decode("latin-1").replace("\0", "") if agents else "",
     )
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from functools import cache
 
-from limits import RateLimitItemPerMinute
+import structlog
+from limits import RateLimitItemPerMinute, WindowStats
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
+from limits.errors import StorageError
 
 from handlers.problems import Problem
 from openapi.exchange import Exchange
 from storage.settings import settings
+
+log = structlog.get_logger("booga.limits")
 
 WINDOW = 60
 PUBLIC_PER_MINUTE = 600
@@ -23,14 +27,31 @@ PUBLIC_PER_MINUTE = 600
 
 
 @cache
-def _limiter() -> FixedWindowRateLimiter:
+def _alone() -> FixedWindowRateLimiter:
+    """Counts for this process."""
+    return FixedWindowRateLimiter(MemoryStorage())
+
+
+@cache
+def _together() -> FixedWindowRateLimiter | None:
+    """Counts for all workers, where Redis is configured."""
     url = settings().redis_url
-    storage = (
-        RedisStorage("async+" + url, implementation="redispy", key_prefix="booga:limits")
-        if url
-        else MemoryStorage()
+    if url is None:
+        return None
+    storage = RedisStorage(
+        "async+" + url, implementation="redispy", key_prefix="booga:limits", wrap_exceptions=True
     )
     return FixedWindowRateLimiter(storage)
+
+
+async def _hit(item: RateLimitItemPerMinute, who: str) -> tuple[bool, WindowStats]:
+    shared = _together()
+    if shared is not None:
+        try:
+            return await shared.hit(item, who), await shared.get_window_stats(item, who)
+        except StorageError as fault:  # Redis is away: each worker counts by itself until it is back
+            log.warning("limits are counted per worker", fault=str(fault))
+    return await _alone().hit(item, who), await _alone().get_window_stats(item, who)
 
 
 async def count(exchange: Exchange) -> None:
@@ -39,8 +60,7 @@ async def count(exchange: Exchange) -> None:
     quota = settings().rate_limit_per_minute if caller else PUBLIC_PER_MINUTE
     who = f"{caller.tenant_id}:{caller.identity}" if caller else f"address:{exchange.client}"
     item = RateLimitItemPerMinute(quota)
-    passed = await _limiter().hit(item, who)
-    window = await _limiter().get_window_stats(item, who)
+    passed, window = await _hit(item, who)
     seconds = max(1, min(WINDOW, int(window.reset_time - time.time()) + 1))
     exchange.rate_headers = [
         (b"ratelimit-policy", f'"default";q={quota};w={WINDOW}'.encode()),

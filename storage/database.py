@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import orjson
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, UOWTransaction, with_loader_criteria
@@ -214,9 +214,3 @@ def platform(*, writes: bool = True) -> Iterator[Session]:
     """
     with _begin(None, writes=writes, isolation=None) as session:
         yield session
-
-
-def ping() -> None:
-    """Ask the database for nothing; raises when it is away."""
-    with engine().connect() as connection:
-        connection.execute(select(1))

@@ -56,7 +56,7 @@ class DocumentCategory(TenantOwned, Base):
 
 
 class Document(TenantOwned, Entity):
-    """A file and what became of it. It belongs to an index (knowledge) or to a session (an upload), never to both.
+    """A file and what became of it. It belongs to an index (knowledge) or to a session (an upload).
 
     ``layout`` is what ranking knows of the passages (see ``models.knowledge.keywords``); ``scope_id`` is
     the index or the session, under which its postings and vectors are filed; ``parsed_at`` is when its

@@ -20,8 +20,7 @@ def _config() -> Config:
 
 
 def upgrade() -> str:
-    """Bring the schema to the newest revision and return its id. Safe to call by several processes at once.
-    """
+    """Bring the schema to the newest revision; its id. Several processes may call it at once."""
     command.upgrade(_config(), "head")
     return head()
 
@@ -33,5 +32,5 @@ def head() -> str:
 
 def present() -> str | None:
     """The revision that the database is at."""
-    with engine().connect() as connection:
+    with engine().connect().execution_options(writes=False) as connection:
         return MigrationContext.configure(connection).get_current_revision()

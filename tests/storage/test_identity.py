@@ -33,7 +33,11 @@ def token(made: dict[str, str]) -> str:
     with platform() as db:
         device = db.put(
             SignIn.begin(
-                tenant_id=made["tenant_id"], user_id=made["user_id"], seed=tokens.new_seed(), address=""
+                tenant_id=made["tenant_id"],
+                user_id=made["user_id"],
+                seed=tokens.new_seed(),
+                address="",
+                user_agent="tests",
             )
         )
     return tokens.make_access_token(made["user_id"], made["tenant_id"], device.id)
