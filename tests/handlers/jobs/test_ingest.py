@@ -272,6 +272,7 @@ def test_jobs_of_documents_that_are_gone_end_at_once(of: Of) -> None:
         until(idle)
 
 
+@pytest.mark.timeout(300)  # it starts the program three times
 def test_a_worker_that_is_killed_in_the_middle_ends_in_ready_after_a_restart(of: Of, index: str) -> None:
     vectors.close()
     ids = [add(of, index, f"{n}.txt", f"{n} {LONG[:40_000]}") for n in range(2)]
