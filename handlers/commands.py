@@ -116,7 +116,7 @@ The first question, to be pasted into another terminal:
   curl -s {url}/openai/v1/chat/completions -H 'Authorization: Bearer {api_key}' \\
     -H 'Content-Type: application/json' \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{question}"}}]}}' \\
-    | python3 -m json.tool"""
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["message"]["content"])'"""
 
 
 def register(main: click.Group, one_clear_line: Any) -> None:
