@@ -71,7 +71,7 @@ class Briefing:
             question=question,
             history=history,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
-            candidates=candidates(self.llm_provider, model),
+            candidates=candidates(of, self.llm_provider, model),
             search=partial(self.search, of, question, session_id),
             background=background,
             facts={"persona_id": self.persona_id, "persona_version": self.version},

@@ -19,6 +19,7 @@ COLLECTIONS = {
     "categories": f"{BASE}/knowledge/categories",
     "documents": f"{BASE}/knowledge/documents",
     "llm_providers": f"{BASE}/llm-providers",
+    "llm_providers": f"{BASE}/llm-providers",
 }
 """Each collection's path; a test holds them against the contract."""
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -126,6 +127,43 @@ def check(url: str, schemes: Iterable[str] = ("https",)) -> None:
     """Refuse a URL that would not be asked now, so that whoever enters it learns at once."""
     host, port = _host_of(url, tuple(schemes))
     resolve(host, port, private=settings().allow_private_addresses)
+
+
+def may_be_provider(address: Address, scheme: str) -> bool:
+    """Whether a tenant's provider may be asked there; in plain text only within the host's own network."""
+    private = settings().allow_private_addresses
+    return is_allowed(address, private=private) and (scheme == "https" or not is_allowed(address))
+
+
+_lookups = ThreadPoolExecutor(2, thread_name_prefix="lookup")
+LOOKUP_SECONDS = 2.0
+
+
+def check_provider(url: str) -> None:
+    """Refuse the base URL of a provider that would not be asked.
+
+    A name that nobody knows just now is let pass: a server without a network can be set up, too, and each
+    connection is checked again when it is made.
+    """
+    host, port = _host_of(url, ("https", "http"))
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise OutboundRefused("A base URL ends with its path.")
+    if parts.scheme == "http" and not settings().allow_private_addresses:
+        raise OutboundRefused("Give an address that begins with https://.")
+    try:
+        # The resolver's own patience may be half a minute, and a transaction may be open.
+        found = _lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(
+            LOOKUP_SECONDS
+        )
+    except (OSError, UnicodeError, TimeoutError):
+        return
+    if not all(may_be_provider(ipaddress.ip_address(str(entry[4][0])), parts.scheme) for entry in found):
+        raise OutboundRefused(
+            "Plain http is for the host's own network only."
+            if parts.scheme == "http"
+            else "The host of this URL is not on the public internet."
+        )
 
 
 class _Timed(httpcore.NetworkStream):

@@ -9,16 +9,18 @@ A stream is server-sent events (WHATWG HTML, section 9.2) whose data are JSON, e
 
 import asyncio
 import codecs
+import ipaddress
 import logging
 import math
 import random
+import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import time
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -35,6 +37,9 @@ from openai import (
     OpenAIError,
 )
 
+# The official client's own transport; it has no public name, and its client takes no connector.
+from openai._vendor.httpx_aiohttp import AiohttpTransport
+
 from models.chat.ports import (
     ErrorCode,
     Finished,
@@ -45,6 +50,7 @@ from models.chat.ports import (
     UsageReport,
     estimated_usage,
 )
+from storage.outbound import may_be_provider
 
 RETRIES: Final = 2
 LONGEST_WAIT: Final = 5.0
@@ -70,7 +76,9 @@ class OpenAIProvider:
     """A server that speaks OpenAI's chat completions, at any base URL; `api_key` may be empty.
 
     Timeouts are seconds: to connect, until the first event of the reply, and between its events (comments do
-    not count). A call that fails before its first event is repeated at most twice when that may help.
+    not count; until there is text, the shorter of the two). A call that fails before its first event is repeated at most twice when that may help.
+    `is_tenants` says that a tenant named the address: then every connection is held against what tenants may
+    reach, and goes there directly.
     """
 
     def __init__(
@@ -82,10 +90,12 @@ class OpenAIProvider:
         connect_timeout: float = 5.0,
         first_byte_timeout: float = 60.0,
         idle_timeout: float = 60.0,
+        is_tenants: bool = False,
     ) -> None:
         self.name = name
         self.base_url = base_url
         self._api_key = api_key
+        self._is_tenants = is_tenants
         self._first_byte_timeout = first_byte_timeout
         self._idle_timeout = idle_timeout
         # Reading is bounded by the deadlines of `stream`, since the transport has one limit for both waits.
@@ -100,8 +110,9 @@ class OpenAIProvider:
         Closing the generator closes the connection, by which the server learns that nobody listens.
         Raises `ProviderError`; whatever text came before it was yielded.
         """
-        connection = _connection(self.base_url, self._api_key)
+        connection = self._connection()
         connection.active += 1
+        before_text = min(self._first_byte_timeout, self._idle_timeout)
         tries = 0
         try:
             while True:
@@ -118,7 +129,7 @@ class OpenAIProvider:
                         if reply.ended:
                             break
                         if text or reply.events > events:
-                            call.expect_within(self._idle_timeout)
+                            call.expect_within(self._idle_timeout if reply.begun else before_text)
                     else:
                         if text := reply.close():
                             yield TextDelta(text)
@@ -144,6 +155,52 @@ class OpenAIProvider:
         finally:
             connection.active -= 1
 
+    async def count_models(self) -> int | None:
+        """How many models the server lists; None where it keeps no list. Raises `ProviderError`."""
+        connection = self._connection()
+        connection.active += 1
+        try:
+            async with asyncio.timeout(self._first_byte_timeout):
+                response: Any = await connection.client.get(
+                    "/models",
+                    cast_to=httpx2.Response,
+                    options={"timeout": self._timeout},
+                    stream=True,
+                    stream_cls=AsyncStream[Any],
+                )
+                try:
+                    return _counted_models(await _whole(response))
+                finally:
+                    await response.aclose()
+        except _FAULTS as error:
+            fault = _explained(error, late=False, begun=False)
+        finally:
+            connection.active -= 1
+        if fault.status in (404, 405, 501):
+            return None
+        raise fault
+
+    def _connection(self) -> "_Connection":
+        return _connection(self.base_url, self._api_key, self._is_tenants)
+
+
+async def _whole(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > MAX_BODY:
+            raise ProviderError("provider_malformed", "The provider sent too much at once.")
+    return bytes(body)
+
+
+def _counted_models(body: bytes) -> int:
+    try:
+        return len(orjson.loads(body)["data"])
+    except (ValueError, TypeError, LookupError) as fault:
+        raise ProviderError(
+            "provider_malformed", "The provider answered something that is no list of models."
+        ) from fault
+
 
 async def aclose_all() -> None:
     """Close every connection of the running event loop, at the end of a process or of a test."""
@@ -166,28 +223,32 @@ class _Connection:
     refused: set[tuple[str, str]] = field(default_factory=set)
 
 
-_Pool = OrderedDict[tuple[str, str], _Connection]
+_Pool = OrderedDict[tuple[str, str, bool], _Connection]
 _connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
 _closing: set[asyncio.Task[None]] = set()
 
 
-def _connection(base_url: str, api_key: str) -> _Connection:
+def _connection(base_url: str, api_key: str, is_tenants: bool) -> _Connection:
     """The shared client, made at first use. Of more than `MAX_CLIENTS`, those longest idle are closed."""
     pool = _connections.setdefault(asyncio.get_running_loop(), OrderedDict())
-    found = pool.get((base_url, api_key))
+    place = base_url, api_key, is_tenants
+    found = pool.get(place)
     if found is None:
-        found = pool[base_url, api_key] = _Connection(_client(base_url, api_key))
+        found = pool[place] = _Connection(_client(base_url, api_key, is_tenants))
         idle = [key for key, other in pool.items() if not other.active and other is not found]
         for key in idle[: max(0, len(pool) - MAX_CLIENTS)]:
             closing = asyncio.ensure_future(pool.pop(key).client.close())
             _closing.add(closing)
             closing.add_done_callback(_closing.discard)
-    pool.move_to_end((base_url, api_key))
+    pool.move_to_end(place)
     return found
 
 
-def _client(base_url: str, api_key: str) -> AsyncOpenAI:
+def _client(base_url: str, api_key: str, is_tenants: bool) -> AsyncOpenAI:
     http = DefaultAioHttpClient(
+        # A given transport also keeps the client from a proxy of the environment, which would resolve names
+        # anew, out of our sight.
+        transport=_checked_transport(base_url) if is_tenants else None,
         verify=_tls(),
         follow_redirects=False,  # the credential is for this host and no other
         limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30.0),
@@ -204,6 +265,33 @@ def _client(base_url: str, api_key: str) -> AsyncOpenAI:
         max_retries=0,
         http_client=http,
     )
+
+
+class _NotAllowed(OSError):
+    """A tenant's provider is not to be asked at this address."""
+
+
+def _checked_transport(base_url: str) -> httpx2.AsyncBaseTransport:
+    """A transport whose every socket is for an address that was checked, however the name came to it."""
+    scheme = httpx2.URL(base_url).scheme
+
+    def session() -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            ssl=_tls(),
+            limit=MAX_CONNECTIONS,
+            keepalive_timeout=30.0,
+            socket_factory=partial(_checked_socket, scheme),
+        )
+        return aiohttp.ClientSession(connector=connector)
+
+    return AiohttpTransport(verify=_tls(), client=session)
+
+
+def _checked_socket(scheme: str, target: Any) -> socket.socket:
+    family, kind, protocol, _, address = target
+    if not may_be_provider(ipaddress.ip_address(address[0].partition("%")[0]), scheme):
+        raise _NotAllowed("not allowed")
+    return socket.socket(family, kind, protocol)
 
 
 @lru_cache(maxsize=1)
@@ -381,6 +469,11 @@ class _Reply:
         """What has come so far."""
         return "".join(self._pieces)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is text."""
+        return bool(self._pieces)
+
     def feed(self, data: bytes) -> str:
         """Take bytes as they came off the wire; the text that they complete."""
         if self._tail:
@@ -503,6 +596,10 @@ def _explained(error: BaseException, *, late: bool, begun: bool) -> ProviderErro
         return error
     if isinstance(error, APIStatusError):
         return _status_fault(error)
+    if any(isinstance(cause, _NotAllowed) for cause in _causes(error)):
+        return ProviderError(
+            "provider_unavailable", "The provider's address is not one that may be asked.", retryable=False
+        )
     if late or _is_timeout(error):
         return ProviderError("provider_timeout", "The provider took too long.")
     if begun:
@@ -510,13 +607,17 @@ def _explained(error: BaseException, *, late: bool, begun: bool) -> ProviderErro
     return ProviderError("provider_unavailable", "The provider cannot be reached.")
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def _is_timeout(error: BaseException) -> bool:
     """The transport calls a lost connection a timeout too; aiohttp's own error, its cause, knows better."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, aiohttp.ClientError):
             return isinstance(cause, TimeoutError)
-        cause = cause.__cause__
     return isinstance(error, TimeoutError | APITimeoutError | httpx2.TimeoutException)
 
 
