@@ -19,7 +19,6 @@ COLLECTIONS = {
     "categories": f"{BASE}/knowledge/categories",
     "documents": f"{BASE}/knowledge/documents",
     "llm_providers": f"{BASE}/llm-providers",
-    "llm_providers": f"{BASE}/llm-providers",
 }
 """Each collection's path; a test holds them against the contract."""
 
