@@ -92,9 +92,9 @@ class Parameter:
         self.validator = compile_schema(schema)
 
     def _typed(self, text: str, kind: str) -> Any:
-        if kind == "integer" and re.fullmatch(r"-?\d{1,18}", text):
+        if kind == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text):
             return int(text)
-        if kind == "number" and re.fullmatch(r"-?\d{1,18}(\.\d{1,18})?([eE]-?\d{1,2})?", text):
+        if kind == "number" and re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE]-?[0-9]{1,2})?", text):
             return float(text)
         if kind == "boolean" and text in ("true", "false"):
             return text == "true"
