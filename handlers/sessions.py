@@ -15,7 +15,7 @@ from models.chat.conversations import ChatMessage, ChatSession
 from models.errors import NotFound, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
-from storage import conversations, library
+from storage import conversations, library, retrieval
 from storage.database import Session, reading, transaction
 
 ORDERINGS = {
@@ -76,6 +76,7 @@ def list(
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Begin a conversation."""
+    retrieval.prepare()
     with transaction(caller()) as db:
         persona = _persona(db, body.get("persona_id"), body.get("stack_id"))
         require_stack_capability(db, persona.stack_id, "chat_ai")

@@ -11,12 +11,13 @@ from functools import cache
 
 import structlog
 from limits import RateLimitItemPerMinute, WindowStats
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 from handlers.problems import Problem
 from openapi.exchange import Exchange
+from storage import counters
 from storage.settings import settings
 
 log = structlog.get_logger("booga.limits")
@@ -35,13 +36,8 @@ def _alone() -> FixedWindowRateLimiter:
 @cache
 def _together() -> FixedWindowRateLimiter | None:
     """Counts for all workers, where Redis is configured."""
-    url = settings().redis_url
-    if url is None:
-        return None
-    storage = RedisStorage(
-        "async+" + url, implementation="redispy", key_prefix="booga:limits", wrap_exceptions=True
-    )
-    return FixedWindowRateLimiter(storage)
+    storage = counters.shared()
+    return None if storage is None else FixedWindowRateLimiter(storage)
 
 
 async def _hit(item: RateLimitItemPerMinute, who: str) -> tuple[bool, WindowStats]:

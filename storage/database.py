@@ -134,6 +134,7 @@ def engine() -> Engine:
         "pool_size": THREADS,
         "max_overflow": 8,
         "pool_timeout": 30,
+        "hide_parameters": True,
         "json_serializer": lambda value: orjson.dumps(value).decode(),
         "json_deserializer": orjson.loads,
     }

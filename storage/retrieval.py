@@ -105,8 +105,9 @@ class _Known:
     parsed_at: datetime | None
 
 
+@cache
 def prepare() -> None:
-    """Load in the background what the first question would wait for; returns at once."""
+    """Load in the background what the first question would wait for, once; returns at once."""
     vectors.prepare()
     maker = vectors.embedder()
     if not isinstance(maker, Unavailable):

@@ -87,6 +87,7 @@ class TestLeaving:
             session = new_session(client)
             with pytest.raises(httpx.ReadTimeout):
                 client.post(f"{session}/messages", json=ENDLESS, timeout=0.5)
+            fake_provider.wait_requests(1)
             fake_provider.requests[-1].wait_disconnected(timeout=5)
             assert eventually(lambda: _ended(client, session), 5)["status"] == "interrupted"
 
