@@ -76,9 +76,9 @@ class OpenAIProvider:
     """A server that speaks OpenAI's chat completions, at any base URL; `api_key` may be empty.
 
     Timeouts are seconds: to connect, until the first event of the reply, and between its events (comments do
-    not count; until there is text, the shorter of the two). A call that fails before its first event is repeated at most twice when that may help.
-    `is_tenants` says that a tenant named the address: then every connection is held against what tenants may
-    reach, and goes there directly.
+    not count; until there is text, the shorter of the two). A call that fails before its first event is
+    repeated at most twice when that may help. `is_tenants` says that a tenant named the address: then every
+    connection is held against what tenants may reach, and goes there directly.
     """
 
     def __init__(
