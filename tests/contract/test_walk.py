@@ -252,6 +252,16 @@ class TestMethods:
             assert head.headers.get("content-length") == got.headers.get("content-length")
 
 
+def _steady(body: Any) -> Any:
+    """A body without the URL that was asked for and without what was measured meanwhile."""
+    if isinstance(body, list):
+        return [_steady(part) for part in body]
+    if isinstance(body, dict):
+        passing = ("next", "previous", "took_ms", "latency_ms")
+        return {name: _steady(value) for name, value in body.items() if name not in passing}
+    return body
+
+
 class TestPaths:
     @of([operation for operation in OPERATIONS if operation.method == "get"])
     @pytest.mark.parametrize("suffix", ["/", ".json"])
@@ -260,17 +270,9 @@ class TestPaths:
     ) -> None:
         plain = ours.send(operation)
         other = ours.send(operation, url=ours.call(operation)["url"] + suffix)
+        assert other.status_code == plain.status_code
         if plain.headers.get("content-type", "").startswith("application/json"):
-            changing = ("next", "previous", "took_ms")
-            assert other.status_code == plain.status_code
-            bodies = [answer.json() for answer in (plain, other)]
-            for body in bodies:
-                if isinstance(body, dict):
-                    for name in changing:
-                        body.pop(name, None)
-            assert bodies[0] == bodies[1]
-        else:
-            assert other.status_code == plain.status_code
+            assert _steady(other.json()) == _steady(plain.json())
 
     @of([operation for operation in GUARDED if operation.method != "get"])
     @pytest.mark.parametrize("suffix", ["/", ".json"])
