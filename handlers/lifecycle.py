@@ -15,7 +15,7 @@ import structlog
 
 from handlers import turns
 from handlers.jobs import KINDS
-from storage import providers, queue, vectors
+from storage import provision, queue, vectors
 from storage.settings import settings
 
 JOBS_LEAVE_WITHIN = 3.0
@@ -72,6 +72,7 @@ def configure_logs() -> None:
 async def running() -> AsyncIterator[None]:
     """Start the background work of this process, and end it in order."""
     turns.house().open()
+    provision.prepare()
     runner = queue.Runner(KINDS)
     runner.start()
     try:
@@ -80,7 +81,7 @@ async def running() -> AsyncIterator[None]:
         await turns.house().close()
         await asyncio.to_thread(runner.stop, JOBS_LEAVE_WITHIN)
         await asyncio.to_thread(vectors.close)
-        await providers.aclose_all()
+        await provision.close()
 
 
 def drain() -> None:

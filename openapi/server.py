@@ -10,8 +10,6 @@ from starlette.types import ASGIApp
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from handlers import lifecycle
-
 BOOT_ERROR = 3
 """The exit status by which gunicorn knows that a worker cannot start."""
 GRACE = 8
@@ -23,6 +21,8 @@ class DrainingServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called once, at the first SIGTERM or SIGINT."""
+        from handlers import lifecycle  # gunicorn's master loads this module, and needs none of that
+
         lifecycle.drain()
         await super().shutdown(sockets)
 
@@ -52,7 +52,9 @@ class Worker(UvicornWorker):
 
 def application() -> ASGIApp:
     """What gunicorn serves."""
-    from openapi.app import create  # after the fork: each worker makes its own
+    # After the fork: each worker makes its own, and the master stays small.
+    from handlers import lifecycle
+    from openapi.app import create
 
     lifecycle.configure_logs()
     return create()

@@ -8,10 +8,13 @@ installation's where nobody names one. A name of the table goes before a built-i
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
+import threading
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from cryptography.fernet import InvalidToken
@@ -24,8 +27,10 @@ from models.errors import RuleBroken, Unavailable
 from storage import secrets
 from storage.database import OfTenant, Session, reading
 from storage.outbound import OutboundRefused, check_provider
-from storage.providers import OpenAIProvider
 from storage.settings import settings
+
+if TYPE_CHECKING:
+    from storage.providers import OpenAIProvider
 
 log = structlog.get_logger("booga.provision")
 
@@ -55,6 +60,8 @@ class Own:
 
     def provider(self, patience: float) -> OpenAIProvider:
         """Its server; ``Unavailable`` when its key is not readable, or not for that server."""
+        from storage.providers import OpenAIProvider  # half a second and 33 MB, for those who use one
+
         return OpenAIProvider(
             self.name,
             self.url,
@@ -176,6 +183,8 @@ def _built_in(name: str, chat_model: str | None) -> Candidate:
         raise Unavailable(f"There is no provider {name} any more.")
     if not settings().has_openai:
         raise Unavailable("The provider openai is not configured on this server.")
+    from storage.providers import OpenAIProvider  # as above
+
     provider = OpenAIProvider(
         "openai", settings().openai_base_url or OPENAI_URL, settings().openai_api_key or "none"
     )
@@ -236,3 +245,16 @@ def shown(trial: Trial) -> dict[str, Any]:
         "models": trial.models,
         "error": None if error is None else {"code": error.code, "detail": error.detail},
     }
+
+
+def prepare() -> None:
+    """Load in the background what the first turn of a language model would wait for; returns at once."""
+    if settings().has_openai:
+        threading.Thread(target=importlib.import_module, args=["storage.providers"], daemon=True).start()
+
+
+async def close() -> None:
+    """Close the connections to providers, if any were made."""
+    loaded = sys.modules.get("storage.providers")
+    if loaded is not None:
+        await loaded.aclose_all()
