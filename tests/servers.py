@@ -159,7 +159,7 @@ def running(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Se
 
 @contextmanager
 def started(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Server]:
-    """The same for a test that stops, kills or restarts the server itself: how it ends is the test's affair."""
+    """The same for a test that stops, kills or restarts the server itself."""
     server = _start(folder, backend, settings)
     try:
         server.tenant = server.bootstrap("Tenant A")
