@@ -50,20 +50,26 @@ def failure(parsed: Parse) -> Callable[..., str]:
     return run
 
 
+_others: set[int] = set()
+"""Processes of this one that other tests rely on."""
+
+
 def _children() -> list[int]:
-    """The processes that this one started and that still live, or wait to be buried."""
+    """The processes that a test started and that still live, or wait to be buried."""
     return [
         int(child)
         for task in Path("/proc/self/task").iterdir()
         for child in (task / "children").read_text().split()
+        if int(child) not in _others
     ]
 
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> object:
-    before = set(_children())
+    _others.clear()
+    _others.update(_children())
     yield
-    assert set(_children()) <= before
+    assert _children() == []
 
 
 class TestPdf:
