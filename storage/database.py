@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol, TypeVar
 
 import orjson
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import ORMExecuteState, UOWTransaction, with_loader_criteria
+from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, UOWTransaction, with_loader_criteria
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import QueuePool
 
@@ -80,11 +80,15 @@ def _see_one_tenant(state: ORMExecuteState) -> None:
     if tenant_id is None or state.is_column_load or state.is_relationship_load:
         return
     if state.is_select or state.is_update or state.is_delete:
-        state.statement = state.statement.options(
-            with_loader_criteria(
-                TenantOwned, lambda entity: entity.tenant_id == tenant_id, include_aliases=True
-            )
-        )
+        state.statement = state.statement.options(_only(tenant_id))
+
+
+@lru_cache(maxsize=1000)
+def _only(tenant_id: str) -> LoaderCriteriaOption:
+    """The condition on every statement of a tenant; to make it anew costs as much as a small query."""
+    return with_loader_criteria(
+        TenantOwned, lambda entity: entity.tenant_id == tenant_id, include_aliases=True
+    )
 
 
 @event.listens_for(Session, "before_flush")
@@ -145,6 +149,15 @@ def engine() -> Engine:
     return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, **options)
 
 
+@lru_cache(maxsize=16)
+def _for(bind: Engine, writes: bool, isolation: str | None) -> Engine:
+    """The same connections, for one kind of transaction."""
+    options: dict[str, Any] = {"writes": writes}
+    if isolation and bind.dialect.name != "sqlite":
+        options["isolation_level"] = isolation
+    return bind.execution_options(**options)
+
+
 _open: ContextVar[Session | None] = ContextVar("open_transaction", default=None)
 
 
@@ -167,10 +180,7 @@ def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Ite
     if locked:
         _sqlite_writer.acquire()
     try:
-        options: dict[str, Any] = {"writes": writes}
-        if isolation and bind.dialect.name != "sqlite":
-            options["isolation_level"] = isolation
-        session = Session(bind.execution_options(**options), expire_on_commit=False, autoflush=writes)
+        session = Session(_for(bind, writes, isolation), expire_on_commit=False, autoflush=writes)
         session.tenant_id = tenant_id
         token = _open.set(session)
         try:
