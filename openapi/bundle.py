@@ -84,7 +84,7 @@ def _add_parameters(operation: Spec, item: Spec, path: str, method: str) -> None
 
 def _names_an_id(operation: Spec) -> bool:
     """Whether a parameter is an id, which may be nobody's or another tenant's."""
-    return any(p.get("schema") == _ref("schemas", "Id") for p in operation.get("parameters", []))
+    return any(p.get("schema") == _ref("schemas", "IdFilter") for p in operation.get("parameters", []))
 
 
 def _implied_responses(operation: Spec, item: Spec, path: str, method: str) -> dict[str, str]:
