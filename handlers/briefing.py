@@ -42,11 +42,17 @@ class Briefing:
     max_documents: int
     score_threshold: float
 
+    @property
+    def reads(self) -> bool:
+        """Whether there is any knowledge in reach."""
+        return bool(self.reach.index_ids or self.reach.category_ids)
+
     def order(
         self,
         of: Caller,
         *,
         session_id: str | None,
+        searches: bool,
         question_id: str,
         reply_id: str,
         question: str,
@@ -57,7 +63,7 @@ class Briefing:
         began: float | None = None,
     ) -> Order:
         """A turn of this persona. ``system`` is added to its prompt; ``chat_model`` takes the place of its
-        own.
+        own. ``searches``: there is something to search, in reach or in the session's own files.
         """
         model = chat_model or self.instructions.chat_model or None
         prompt = "\n\n".join(part for part in (self.instructions.system_prompt, system) if part)
@@ -72,7 +78,7 @@ class Briefing:
             history=history,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
             candidates=candidates(of, self.llm_provider, model),
-            search=partial(self.search, of, question, session_id),
+            search=partial(self.search, of, question, session_id) if searches else None,
             background=background,
             facts={"persona_id": self.persona_id, "persona_version": self.version},
             began=time.monotonic() if began is None else began,

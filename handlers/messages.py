@@ -177,6 +177,7 @@ def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stor
         return persona.order(
             caller(),
             session_id=session.id,
+            searches=persona.reads or conversations.has_files(db, session.id),
             question_id=begun.question_id,
             reply_id=begun.reply_id,
             question=body["content"],

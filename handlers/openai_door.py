@@ -78,9 +78,11 @@ def _order(body: dict[str, Any]) -> Order:
             fault = {"pointer": "/model", "detail": "is the slug of no persona of yours"}
             raise Problem("not-found", "There is no such model.", faults=[fault])
         require_stack_capability(db, persona.stack_id, "chat_ai")
-        return briefing_of(db, persona.id).order(
+        briefing = briefing_of(db, persona.id)
+        return briefing.order(
             caller(),
             session_id=None,
+            searches=briefing.reads,
             question_id=new_id(),
             reply_id=new_id(),
             question=question,

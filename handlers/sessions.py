@@ -78,13 +78,13 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Begin a conversation."""
     retrieval.prepare()
     with transaction(caller()) as db:
-        persona = _persona(db, body.get("persona_id"), body.get("stack_id"))
-        require_stack_capability(db, persona.stack_id, "chat_ai")
+        persona_id, stack_id = _persona(db, body.get("persona_id"), body.get("stack_id"))
+        require_stack_capability(db, stack_id, "chat_ai")
         session = db.put(
             ChatSession(
                 user_id=caller().user_id,
-                persona_id=persona.id,
-                stack_id=persona.stack_id,
+                persona_id=persona_id,
+                stack_id=stack_id,
                 title=body.get("title"),
                 model=body.get("model"),
                 attributes=body.get("metadata", {}),
@@ -159,33 +159,38 @@ def _place(citation: dict[str, Any]) -> str:
     return f"{place}, {where}" if where else place
 
 
-def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> Persona:
-    """The persona asked for, or the default one of the stack (of the only stack, where none is named)."""
+def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> tuple[str, str]:
+    """The persona asked for, or the default one of the stack (of the only stack, where none is named), and
+    its stack.
+    """
     if stack_id is not None:
         db.require(Stack, stack_id, pointer="/stack_id")
     if persona_id is not None:
-        persona = reach.persona(db, persona_id, pointer="/persona_id")
+        asked = select(Persona.id, Persona.stack_id, Persona.is_active)
+        persona = db.execute(asked.where(Persona.id == persona_id, reach.to_personas())).first()
+        if persona is None:
+            raise RuleBroken("There is no such resource.", pointer="/persona_id")
         if stack_id is not None and persona.stack_id != stack_id:
             raise RuleBroken("This persona belongs to another stack.", pointer="/persona_id")
         if not persona.is_active:
             raise RuleBroken("This persona is switched off.", pointer="/persona_id")
-        return persona
+        return persona.id, persona.stack_id
     if stack_id is None:
         stacks = db.scalars(select(Stack.id).limit(2)).all()
         if len(stacks) != 1:
             raise RuleBroken("Name a persona or a stack.", pointer="/stack_id")
         stack_id = stacks[0]
     default = db.scalar(
-        select(Persona).where(Persona.stack_id == stack_id, Persona.is_default, Persona.is_active)
+        select(Persona.id).where(Persona.stack_id == stack_id, Persona.is_default, Persona.is_active)
     )
     if default is None:
         raise RuleBroken("The stack has no default persona; name one.", pointer="/persona_id")
-    return default
+    return default, stack_id
 
 
 def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[str, Any]:
     if "persona_id" in values:
-        session.persona_id = _persona(db, values["persona_id"], session.stack_id).id
+        session.persona_id, _ = _persona(db, values["persona_id"], session.stack_id)
     for name in ("title", "status", "model"):
         if name in values:
             setattr(session, name, values[name])

@@ -53,11 +53,16 @@ Search = Callable[[], tuple[Evidence, list[dict[str, Any]], dict[str, Any]]]
 """Retrieval of a turn, run in a thread: evidence, citations as the contract shows them, facts for the
 trace.
 """
+UNSEARCHED: dict[str, Any] = {"timings": {"retrieval_ms": 0.0}}
+"""The facts of a turn that had nothing to search."""
 
 
 @dataclass(slots=True)
 class Order:
-    """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door)."""
+    """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door).
+
+    ``search`` None: there is nothing to search.
+    """
 
     tenant_id: str
     user_id: str | None
@@ -69,7 +74,7 @@ class Order:
     history: Sequence[Message]
     instructions: Instructions
     candidates: Sequence[Candidate]
-    search: Search
+    search: Search | None
     background: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
@@ -157,7 +162,9 @@ class Turn:
             self._house.ended(self)
 
     async def _write(self) -> None:
-        evidence, self.reply.citations, facts = await in_thread(self.order.search)
+        evidence, facts = Evidence(), UNSEARCHED
+        if self.order.search is not None:
+            evidence, self.reply.citations, facts = await in_thread(self.order.search)
         self.order.facts |= facts
         self.reply.answer_status = evidence.answer_status
         self.reply.retrieved = {
