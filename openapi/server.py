@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import sys
 from typing import Any
 
 from starlette.types import ASGIApp
+from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
@@ -20,7 +22,21 @@ GARBAGE = (10_000, 20, 20)
 
 
 class DrainingServer(Server):
-    """A uvicorn server that ends open streams with a last event before it waits for their connections."""
+    """A uvicorn server that ends open streams with a last event before it waits for their connections.
+
+    It ends, too, when gunicorn's master was killed: nobody else would ever stop it, and it would keep the
+    port and the vector store from the next start.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._master = os.getppid()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Asked ten times a second whether to end."""
+        if os.getppid() != self._master:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called once, at the first SIGTERM or SIGINT."""

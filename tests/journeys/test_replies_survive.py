@@ -170,6 +170,17 @@ class TestStopping:
             assert after.status_code == 201
 
 
+    def test_workers_end_with_a_master_that_was_killed(self, provided: Server) -> None:
+        left = _descendants(provided.process.pid)
+        assert left
+        os.kill(provided.process.pid, signal.SIGKILL)
+        provided.process.wait()
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 15)
+        servers.restart(provided)
+        with client_of(provided) as client:
+            assert client.post(SESSIONS, json={}).status_code == 201
+
+
 def _kill(server: Server) -> None:
     """What ``kill -9`` of the whole process group does."""
     for pid in [*_descendants(server.process.pid), server.process.pid]:
