@@ -82,8 +82,7 @@ async def stream(id: str, body: dict[str, Any], exchange: Exchange, replay: Repl
         replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
         return Events(replayed), 200, {"Idempotent-Replayed": "true"}
     turn = turns.house().begin(begun)
-    await turns.first_word(turn)
-    return Events(turns.follow(turn, -1, _stored, exchange.path))
+    return Events(await turns.begun(turn, turns.follow(turn, -1, _stored, exchange.path)))
 
 
 async def resume(id: str, last_event_id: str | None, exchange: Exchange) -> Events:

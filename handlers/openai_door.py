@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import orjson
@@ -45,9 +47,9 @@ async def complete(body: dict[str, Any], exchange: Exchange) -> Any:
     order = await in_thread(_order, body)
     turn = turns.house().begin(order)
     if body.get("stream"):
-        await turns.first_word(turn)
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        return Events(_chunks(turn, body["model"], with_usage))
+        reading = turns.Reading(turn, partial(_chunks, turn, body["model"], with_usage))
+        return Events(await turns.begun(turn, reading))
     await turns.whole(turn)
     if turn.reply.error is not None:
         raise turns.problem_of(turn.reply.error)
@@ -114,7 +116,9 @@ def _usage(turn: Turn) -> dict[str, int]:
     return usage
 
 
-async def _chunks(turn: Turn, model: str, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(
+    turn: Turn, model: str, with_usage: bool, reader: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
     """The reply as OpenAI's events."""
     head = _head(turn, model, "chat.completion.chunk")
 
@@ -124,7 +128,7 @@ async def _chunks(turn: Turn, model: str, with_usage: bool) -> AsyncIterator[byt
 
     yield chunk({"role": "assistant", "content": ""})
     sent = 0
-    async with aclosing(turns.changes(turn)) as changed:
+    async with aclosing(turns.changes(turn, reader)) as changed:
         async for more in changed:
             if not more:
                 yield turns.COMMENT

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -375,33 +376,58 @@ def _last(message: dict[str, Any], request_path: str) -> bytes:
     return event("message.failed", id, problem.body(request_path, message["id"]))
 
 
-async def changes(turn: Turn) -> AsyncGenerator[bool, None]:
+class Reading:
+    """The events that one reader is told of a turn.
+
+    The reader counts from the moment this is made, before the first event is asked for, until ``aclose``.
+    """
+
+    def __init__(self, turn: Turn, parts: Callable[[asyncio.Event], AsyncGenerator[bytes, None]]) -> None:
+        self._turn = turn
+        self._reader = turn.attach()
+        self._parts = parts(self._reader)
+
+    def __aiter__(self) -> Reading:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def aclose(self) -> None:
+        """The reader leaves."""
+        await self._parts.aclose()
+        self._turn.detach(self._reader)
+
+
+async def changes(turn: Turn, reader: asyncio.Event) -> AsyncGenerator[bool, None]:
     """True whenever there is more of a turn, False after each quiet while; ends when the turn is stored."""
-    reader = turn.attach()
-    try:
-        ended = False
-        while not ended:
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await reader.wait()
-            except TimeoutError:
-                yield False
-                continue
-            reader.clear()
-            ended = turn.stored.is_set()
-            yield True
-    finally:
-        turn.detach(reader)
+    ended = False
+    while not ended:
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await reader.wait()
+        except TimeoutError:
+            yield False
+            continue
+        reader.clear()
+        ended = turn.stored.is_set()
+        yield True
 
 
-async def follow(turn: Turn, position: int, shown: Shown, path: str) -> AsyncIterator[bytes]:
+def follow(turn: Turn, position: int, shown: Shown, path: str) -> Reading:
     """The events of a running turn behind ``position`` (-1: all)."""
+    return Reading(turn, partial(_told, turn, position, shown, path))
+
+
+async def _told(
+    turn: Turn, position: int, shown: Shown, path: str, reader: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
     order, reply = turn.order, turn.reply
     sent = max(0, position - engine.TEXT)
     if position < engine.CREATED:
         yield _created((order.session_id or "", order.question_id, order.reply_id))
     told_retrieval = position >= engine.RETRIEVED
-    async with aclosing(changes(turn)) as changed:
+    async with aclosing(changes(turn, reader)) as changed:
         async for more in changed:
             if not more:
                 yield COMMENT
@@ -463,17 +489,19 @@ async def whole(turn: Turn) -> None:
         turn.detach(reader)
 
 
-async def first_word(turn: Turn) -> None:
-    """Wait a moment for the provider to begin; raise its problem if it was refused before the first word."""
-    reader = turn.attach()
+async def begun(turn: Turn, reading: Reading) -> Reading:
+    """The reading, once the provider began or a moment went by; its problem if it was refused at once."""
     try:
         with suppress(TimeoutError):
-            await asyncio.wait_for(turn.started.wait(), FIRST_WAIT_SECONDS)
+            async with asyncio.timeout(FIRST_WAIT_SECONDS):
+                await turn.started.wait()
         if turn.reply.status == MessageStatus.FAILED and not turn.reply.text and turn.reply.error is not None:
             await turn.stored.wait()
             raise problem_of(turn.reply.error, turn.reply.message_id)
-    finally:
-        turn.detach(reader)
+    except BaseException:
+        await reading.aclose()
+        raise
+    return reading
 
 
 def numbered(hits: Sequence[Any]) -> list[Source]:
