@@ -169,7 +169,6 @@ class TestStopping:
             after = client.post(f"{session}/messages", json={"content": "Again [[tokens=3]]"})
             assert after.status_code == 201
 
-
     def test_workers_end_with_a_master_that_was_killed(self, provided: Server) -> None:
         left = _descendants(provided.process.pid)
         assert left
