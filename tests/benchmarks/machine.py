@@ -31,8 +31,8 @@ def facts() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     shared = "" if len(_CORES) > 1 else "; ONE core for all: client and server disturb each other"
     return (
-        f"{model}, {len(_CORES)} cores (number {_listed(SERVER)} for the server, {_listed(OTHERS)} for client "
-        f"and fake provider{shared}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "
+        f"{model}, {len(_CORES)} cores (number {_listed(SERVER)} for the server, {_listed(OTHERS)} for "
+        f"client and fake provider{shared}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     )
 

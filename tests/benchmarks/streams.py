@@ -18,7 +18,10 @@ CONCURRENT = (1, 100, 300)
 ROUNDS = 3
 TOKENS, GAP = 200, 0.05
 """A reply: 20 tokens a second for ten seconds."""
-MODEL = f"fake-small?tokens={TOKENS}&gap={GAP}"
+SHORT = 4
+"""Tokens of a reply of which only the first matters."""
+ALONE = 20
+"""Replies one after another, for the first token of a single stream."""
 QUESTION = "How did revenue develop, and what does the company say about the reasons?"
 OUR_FIRST = "event: message.delta"
 ITS_FIRST = '"content":"r'
@@ -39,9 +42,9 @@ class Sides:
         """The owner's credential."""
         return {"X-API-Key": self.server.api_key}
 
-    def new_session(self) -> str:
+    def new_session(self, tokens: int = TOKENS) -> str:
         """The request that makes a session."""
-        body = {"persona_id": self.persona, "model": MODEL}
+        body = {"persona_id": self.persona, "model": _model(tokens)}
         return request("POST", f"{API}/sessions", self.headers, body)
 
     def question(self, session: str) -> Step:
@@ -54,18 +57,23 @@ class Sides:
     def direct(self) -> Step:
         """The same question to the provider."""
         body = {
-            "model": MODEL,
+            "model": _model(SHORT),
             "messages": [{"role": "user", "content": QUESTION}],
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         return Step(request("POST", "/v1/chat/completions", {"Authorization": "Bearer any"}, body), ITS_FIRST)
 
-    def sessions(self, count: int) -> list[str]:
+    def sessions(self, count: int, tokens: int = TOKENS) -> list[str]:
         """New sessions, made before the clock runs."""
-        steps = [Step(self.new_session())] * count
+        steps = [Step(self.new_session(tokens))] * count
         answers = self.load.run(self.server.url, [Slot(steps[at::8]) for at in range(min(8, count))]).answers
         return [orjson.loads(answer.body)["id"] for answer in answers]
+
+
+def _model(tokens: int) -> str:
+    """The fake provider answers as its model's name asks."""
+    return f"fake-small?tokens={tokens}&gap={GAP}"
 
 
 def run() -> None:
@@ -88,29 +96,30 @@ def _streams(sides: Sides) -> None:
             if count == 1 and spread:
                 continue
             ours, direct, cpu = [], [], []
-            for _ in range(ROUNDS if count > 1 else 3 * ROUNDS):
-                direct.append(_firsts(_direct(sides, count, spread)))
+            for _ in range(ROUNDS):
                 before = machine.cpu_seconds(sides.server.process.pid)
                 answers = _ask(sides, sides.sessions(count), spread)
-                cpu.append((machine.cpu_seconds(sides.server.process.pid) - before) / (len(answers) * TOKENS))
-                ours.append(_firsts(answers))
+                cpu.append((machine.cpu_seconds(sides.server.process.pid) - before) / (count * TOKENS))
+                direct.append(_direct(sides, count, spread) if count > 1 else _alone(sides, is_direct=True))
+                ours.append(_firsts(answers) if count > 1 else _alone(sides, is_direct=False))
             first, base = (table.median([table.median(times) for times in side]) for side in (ours, direct))
-            worst = table.median([max(times) for times in ours])
-            rows.append(
-                [
-                    f"{count} {how}",
-                    first * 1000,
-                    base * 1000,
-                    (first - base) * 1000,
-                    worst * 1000,
-                    table.median(cpu) * 1000,
-                ]
-            )
+            last = table.median([max(times) for times in ours])
+            figures = [first, base, first - base, last, table.median(cpu)]
+            rows.append([f"{count} {how}" if count > 1 else "1", *(figure * 1000 for figure in figures)])
     print(
         f"  replies of {TOKENS} tokens, one each {GAP * 1000:.0f} ms; all of a turn's CPU is in its tokens'"
     )
     head = ["streams", "first token ms", "direct ms", "added ms", "last one's first ms", "CPU ms per token"]
     table.show(head, rows)
+
+
+def _alone(sides: Sides, *, is_direct: bool) -> list[float]:
+    """Seconds to the first token of short replies, one after another."""
+    if is_direct:
+        steps, url = [sides.direct()] * ALONE, sides.provider
+    else:
+        steps, url = [sides.question(session) for session in sides.sessions(ALONE, SHORT)], sides.server.url
+    return _firsts(sides.load.run(url, [Slot(steps)]).answers)
 
 
 def _ask(sides: Sides, sessions: Sequence[str], spread: float) -> list[Answer]:
@@ -125,13 +134,14 @@ def _ask(sides: Sides, sessions: Sequence[str], spread: float) -> list[Answer]:
     return answers
 
 
-def _direct(sides: Sides, count: int, spread: float) -> list[Answer]:
+def _direct(sides: Sides, count: int, spread: float) -> list[float]:
     slots = [Slot([sides.direct()], at=spread * number / count) for number in range(count)]
-    return sides.load.run(sides.provider, slots).answers
+    return _firsts(sides.load.run(sides.provider, slots).answers)
 
 
 def _firsts(answers: Sequence[Answer]) -> list[float]:
-    return [answer.first for answer in answers if answer.first is not None]
+    """Seconds from sending to the first token, or from connecting where the question came first."""
+    return [answer.first - answer.began for answer in answers if answer.first is not None]
 
 
 def is_whole(answer: Answer) -> bool:
@@ -160,7 +170,8 @@ def _new_chats(sides: Sides, count: int = 300) -> None:
         outcome = sides.load.run(sides.server.url, [Slot([Step(sides.new_session()), asking])] * count)
         cpu = machine.cpu_seconds(sides.server.process.pid) - before
         replies = [slot[-1] for slot in outcome.slots]
-        firsts = sorted(_firsts(replies))
+        # Since the chat began, not since its question was sent.
+        firsts = sorted(reply.first for reply in replies if reply.first is not None)
         failed = sum(not is_whole(reply) for reply in replies)
         if not firsts:
             raise AssertionError(f"no chat had a first token: {replies[0]}")
