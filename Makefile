@@ -42,7 +42,7 @@ run: install ## serve on loopback, with a demo tenant made once; prints its API 
 # ---- Proving ----
 
 test: install-dev ## the test suite, without long contract runs and the browser
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: ## exactly what CI runs
 	bash .ci/run

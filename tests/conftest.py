@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -159,15 +159,51 @@ def _forget_installation() -> None:
     tokens._keys = (0.0, [])
 
 
+def _backend_of(item: pytest.Item) -> str | None:
+    chosen = (
+        item.callspec.params.get("backend")
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else None
+    )
+    return chosen if isinstance(chosen, str) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``-n 2 --dist loadgroup``), each backend's servers are started by one process alone."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_backend_of(item) or item.location[0]))
+
+
 def _is_whole_run(config: pytest.Config) -> bool:
     """Whether everything was asked for, so that what did not happen says something."""
     chosen = config.getoption("keyword") or config.getoption("collectonly") or config.getoption("lf", False)
     return config.args_source == pytest.Config.ArgsSource.TESTPATHS and not chosen
 
 
+def _is_part(config: pytest.Config) -> bool:
+    """Whether this process runs a share of the tests for another that tells of all."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What one process saw, added to what the others saw."""
+    seen = getattr(node, "workeroutput", {})
+    backends.left_out.update(seen.get("left_out", {}))
+    for id, status, times in seen.get("exercised", []):
+        conformance.exercised[id, status] += times
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Every operation has to have succeeded for some test, but for exemptions, which have to be needed."""
-    if (
+    if _is_part(session.config):
+        session.config.workeroutput["left_out"] = backends.left_out  # type: ignore[attr-defined]  # xdist's own
+        session.config.workeroutput["exercised"] = [  # type: ignore[attr-defined]  # likewise
+            [id, status, times] for (id, status), times in conformance.exercised.items()
+        ]
+    elif (
         _is_whole_run(session.config)
         and exitstatus == pytest.ExitCode.OK
         and conformance.never_succeeded() != conformance.NOT_EXERCISED
