@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,12 +13,12 @@ from handlers import turns
 from handlers.schemas.search import citation_of
 from handlers.turns import Order
 from models.access import Caller
-from models.chat.ports import Message
 from models.chat.prompts import Evidence, Instructions
 from models.errors import NotFound
 from models.knowledge.relevance import DEFAULT_THRESHOLD
 from models.personas import Persona
 from storage import retrieval
+from storage.conversations import Begun
 from storage.database import Session
 from storage.provision import candidates
 from storage.retrieval import Reach
@@ -53,10 +52,8 @@ class Briefing:
         *,
         session_id: str | None,
         searches: bool,
-        question_id: str,
-        reply_id: str,
+        begun: Begun,
         question: str,
-        history: Sequence[Message],
         chat_model: str | None = None,
         system: str = "",
         background: bool = False,
@@ -72,10 +69,12 @@ class Briefing:
             user_id=of.user_id,
             persona_id=self.persona_id,
             session_id=session_id,
-            question_id=question_id,
-            reply_id=reply_id,
+            question_id=begun.question_id,
+            reply_id=begun.reply_id,
             question=question,
-            history=history,
+            history=begun.history,
+            is_first=begun.is_first,
+            is_new=begun.is_new,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
             candidates=candidates(of, self.llm_provider, model),
             search=partial(self.search, of, question, session_id) if searches else None,

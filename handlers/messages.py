@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from models.access import Caller
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
 from models.errors import FeatureDisabled, NotFound, RuleBroken
 from storage import conversations
+from storage.conversations import Begun
 from storage.database import Session, reading, transaction
 from storage.threads import in_thread
 
@@ -67,11 +69,15 @@ async def send(id: str, body: dict[str, Any], exchange: Exchange, replay: Replay
     begun = await in_thread(_begin, id, body, replay)
     if isinstance(begun, Stored):
         return begun.message, 201, {"Idempotent-Replayed": "true"}
-    turn = turns.house().begin(begun)
+    return await _whole(begun)
+
+
+async def _whole(order: Order) -> Any:
+    turn = turns.house().begin(order)
     await turns.whole(turn)
-    stored = await _stored(begun.reply_id)
+    stored = await _stored(order.reply_id)
     if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
-        raise turns.problem_of(turn.reply.error, begun.reply_id)
+        raise turns.problem_of(turn.reply.error, order.reply_id)
     return stored.message, 201
 
 
@@ -81,8 +87,58 @@ async def stream(id: str, body: dict[str, Any], exchange: Exchange, replay: Repl
     if isinstance(begun, Stored):
         replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
         return Events(replayed), 200, {"Idempotent-Replayed": "true"}
-    turn = turns.house().begin(begun)
+    return await _streamed(begun, exchange)
+
+
+async def _streamed(order: Order, exchange: Exchange) -> Events:
+    turn = turns.house().begin(order)
     return Events(await turns.begun(turn, turns.follow(turn, -1, _stored, exchange.path)))
+
+
+async def regenerate(
+    id: str, exchange: Exchange, body: dict[str, Any] | None = None, replay: Replay | None = None
+) -> Any:
+    """Answer the last question once more; whole, or as events where these are accepted."""
+    begun = await in_thread(_begin_again, id, body or {}, replay)
+    is_stream = exchange.media_type == "text/event-stream"
+    if isinstance(begun, Stored):
+        if is_stream:
+            replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
+            return Events(replayed), 200, {"Idempotent-Replayed": "true"}
+        return begun.message, 201, {"Idempotent-Replayed": "true"}
+    return await (_streamed(begun, exchange) if is_stream else _whole(begun))
+
+
+def rate(id: str, message_id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Keep what the reader thinks of a reply."""
+    with transaction(caller()) as db:
+        session, reply = _reply(db, id, message_id)
+        conversations.rate(db, session, reply, body["rating"], body.get("comment"))
+        return {"rating": reply.rating, "comment": reply.comment}
+
+
+def unrate(id: str, message_id: str) -> None:
+    """Take it back."""
+    with transaction(caller()) as db:
+        session, reply = _reply(db, id, message_id)
+        conversations.rate(db, session, reply, None, None)
+
+
+def trace(id: str, message_id: str) -> dict[str, Any]:
+    """Why this answer."""
+    with reading(caller()) as db:
+        _, reply = _reply(db, id, message_id)
+        if reply.trace is None:
+            raise NotFound("There is no trace of this reply (yet).")
+        return wire.trace_of(reply)
+
+
+def _reply(db: Session, id: str, message_id: str) -> tuple[ChatSession, ChatMessage]:
+    session = reach.session(db, id)
+    reply = db.require(ChatMessage, message_id)
+    if reply.session_id != session.id or reply.role != "assistant":
+        raise NotFound()
+    return session, reply
 
 
 async def resume(id: str, last_event_id: str | None, exchange: Exchange) -> Events:
@@ -151,6 +207,32 @@ async def _stored(reply_id: str) -> Stored:
 
 def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stored:
     """Write question and empty reply, and gather what the turn needs; or find what the key began."""
+
+    def write(db: Session, session: ChatSession, version: int) -> tuple[Begun, str]:
+        if body.get("web_search", False):
+            raise FeatureDisabled("Web search is switched off here.", pointer="/web_search")
+        about = {"parent_id": body.get("parent_id"), "attributes": body.get("metadata", {})}
+        begun = conversations.begin(db, session, body["content"], **about, persona_version=version)
+        return begun, body["content"]
+
+    return _turn(id, body, replay, write)
+
+
+def _begin_again(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stored:
+    """The same for another reply to the last question."""
+
+    def write(db: Session, session: ChatSession, version: int) -> tuple[Begun, str]:
+        return conversations.begin_again(db, session, persona_version=version)
+
+    return _turn(id, body, replay, write)
+
+
+def _turn(
+    id: str,
+    body: dict[str, Any],
+    replay: Replay | None,
+    write: Callable[[Session, ChatSession, int], tuple[Begun, str]],
+) -> Order | Stored:
     began = time.monotonic()
     with transaction(caller()) as db:
         session = reach.session(db, id, lock=True)
@@ -161,26 +243,15 @@ def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stor
         require_stack_capability(db, session.stack_id, "chat_ai")
         session.accept_question()
         persona = _answering(db, session)
-        if body.get("web_search", False):
-            raise FeatureDisabled("Web search is switched off here.", pointer="/web_search")
-        begun = conversations.begin(
-            db,
-            session,
-            body["content"],
-            parent_id=body.get("parent_id"),
-            attributes=body.get("metadata", {}),
-            persona_version=persona.version,
-        )
+        begun, question = write(db, session, persona.version)
         if replay is not None:
             replay.keep(db, None, {}, b"", message_id=begun.reply_id)
         return persona.order(
             caller(),
             session_id=session.id,
             searches=persona.reads or conversations.has_files(db, session.id),
-            question_id=begun.question_id,
-            reply_id=begun.reply_id,
-            question=body["content"],
-            history=begun.history,
+            begun=begun,
+            question=question,
             chat_model=session.model,
             background=body.get("background", False),
             began=began,

@@ -25,6 +25,7 @@ from models.chat.engine import usage_of
 from models.chat.ports import Message, estimated_usage
 from models.errors import RuleBroken
 from models.personas import Persona
+from storage.conversations import Begun
 from storage.database import reading
 from storage.threads import in_thread
 
@@ -85,10 +86,8 @@ def _order(body: dict[str, Any]) -> Order:
             caller(),
             session_id=None,
             searches=briefing.reads,
-            question_id=new_id(),
-            reply_id=new_id(),
+            begun=Begun(new_id(), new_id(), history),
             question=question,
-            history=history,
             system=system,
         )
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, func, or_, select
 
 from handlers import reach
 from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, Text, created, csv_rows
 from handlers.schemas import messages as message_wire
 from handlers.schemas import sessions as wire
-from models.chat.conversations import ChatMessage, ChatSession
-from models.errors import NotFound, RuleBroken
+from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
+from models.errors import Conflict, NotFound, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
 from storage import conversations, library, retrieval
@@ -37,6 +39,7 @@ COLUMNS = [
     "created_at",
     "updated_at",
 ]
+MOST_AT_ONCE, MOST_EXPORTED = 1000, 100
 HISTORY_COLUMNS = ["role", "content", "status", "model", "created_at", "id", "parent_id"]
 
 
@@ -48,14 +51,27 @@ def list(
     show_all: bool = False,
 ) -> Listing:
     """The caller's sessions, or everybody's for administrators who ask for them."""
-    query = select(ChatSession)
-    if not (show_all and caller().is_admin):
-        query = query.where(ChatSession.user_id == caller().user_id)
     with reading(caller()) as db:
         if stack_id is not None:
             db.require(Stack, stack_id, parameter="stack_id")
         if persona_id is not None:
             db.require(Persona, persona_id, parameter="persona_id")
+    query = _found(status, stack_id, persona_id, paging.search, show_all)
+    paging.search = None
+    return Listing(query, wire.show, paging, ORDERINGS, ChatSession.id, caller(), columns=tuple(COLUMNS))
+
+
+def _found(
+    status: str | None = None,
+    stack_id: str | None = None,
+    persona_id: str | None = None,
+    search: str | None = None,
+    show_all: bool = False,
+) -> Select[ChatSession]:
+    """The caller's sessions (or everybody's) for which every condition holds."""
+    query = select(ChatSession)
+    if not (show_all and caller().is_admin):
+        query = query.where(ChatSession.user_id == caller().user_id)
     for column, value in (
         (ChatSession.status, status),
         (ChatSession.stack_id, stack_id),
@@ -63,15 +79,63 @@ def list(
     ):
         if value is not None:
             query = query.where(column == value)
-    if paging.search:
-        said = select(ChatMessage.session_id).where(
-            ChatMessage.content.icontains(paging.search, autoescape=True)
-        )
+    if search:
+        said = select(ChatMessage.session_id).where(ChatMessage.content.icontains(search, autoescape=True))
         query = query.where(
-            or_(ChatSession.title.icontains(paging.search, autoescape=True), ChatSession.id.in_(said))
+            or_(ChatSession.title.icontains(search, autoescape=True), ChatSession.id.in_(said))
         )
-        paging.search = None
-    return Listing(query, wire.show, paging, ORDERINGS, ChatSession.id, caller(), columns=tuple(COLUMNS))
+    return query
+
+
+def bulk(body: dict[str, Any]) -> dict[str, Any]:
+    """Do the same to many conversations, each told for itself."""
+    action, dry_run = body["action"], body.get("dry_run", False)
+    most = MOST_EXPORTED if action == "export" else MOST_AT_ONCE
+    ids = [id.lower() for id in body["ids"]] if "ids" in body else _ids_of(body["filter"], most)
+    if len(ids) > most:
+        raise RuleBroken(f"At most {most} at once.", pointer="/ids" if "ids" in body else "/filter")
+    results = []
+    for id in ids:
+        try:
+            results.append({"id": id, "status": "ok", **_do(action, id, dry_run)})
+        except NotFound:
+            results.append({"id": id, "status": "not_found"})
+        except Conflict:
+            results.append({"id": id, "status": "reply_running"})
+    succeeded = sum(result["status"] == "ok" for result in results)
+    return {"results": results, "succeeded": succeeded, "failed": len(results) - succeeded}
+
+
+def _ids_of(wanted: dict[str, Any], most: int) -> Sequence[str]:
+    with reading(caller()) as db:
+        for name, entity in (("stack_id", Stack), ("persona_id", Persona)):
+            if name in wanted:
+                db.require(entity, wanted[name], pointer=f"/filter/{name}")
+        idle_since = wanted.pop("idle_since", None)
+        query = _found(**wanted)
+        if idle_since:
+            last = func.coalesce(ChatSession.last_message_at, ChatSession.created_at)
+            query = query.where(last < datetime.fromisoformat(idle_since))
+        ordered = query.with_only_columns(ChatSession.id).order_by(ChatSession.created_at, ChatSession.id)
+        return db.scalars(ordered.limit(most + 1)).all()
+
+
+def _do(action: str, id: str, dry_run: bool) -> dict[str, Any]:
+    """One conversation's part of a bulk call; each is a unit of its own."""
+    if action == "export":
+        with reading(caller()) as db:
+            session = reach.session(db, id)
+            return {} if dry_run else {"history": _history(db, session, session.leaf_id)}
+    with transaction(caller()) as db:
+        session = reach.session(db, id, lock=True)
+        if action == "delete":
+            conversations.check_free(db, session)
+            if not dry_run:
+                library.delete_session_files(db, session.id)
+                conversations.remove_session(db, session)
+        elif not dry_run:
+            session.status = SessionStatus.ARCHIVED if action == "archive" else SessionStatus.ACTIVE
+    return {}
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -127,9 +191,8 @@ def history(id: str, leaf: str | None, exchange: Any) -> dict[str, Any] | Text:
         session = reach.session(db, id)
         if leaf is not None and db.require(ChatMessage, leaf).session_id != id:
             raise NotFound()
-        rows = conversations.branch(db, id, leaf or session.leaf_id, with_citations=True)
-        shown = [message_wire.show(row) for row in rows]
-        facts = wire.show(session)
+        told = _history(db, session, leaf or session.leaf_id)
+    facts, shown = told["session"], told["messages"]
     if exchange.media_type == "text/csv":
         lines = csv_rows(
             [HISTORY_COLUMNS, *([message[name] for name in HISTORY_COLUMNS] for message in shown)]
@@ -137,7 +200,12 @@ def history(id: str, leaf: str | None, exchange: Any) -> dict[str, Any] | Text:
         return Text(lines, "text/csv; charset=utf-8")
     if exchange.media_type == "text/markdown":
         return Text(_markdown(facts, shown), "text/markdown; charset=utf-8")
-    return {"session": facts, "messages": shown}
+    return told
+
+
+def _history(db: Session, session: ChatSession, leaf: str | None) -> dict[str, Any]:
+    rows = conversations.branch(db, session.id, leaf, with_citations=True)
+    return {"session": wire.show(session), "messages": [message_wire.show(row) for row in rows]}
 
 
 def _markdown(session: dict[str, Any], messages: Any) -> str:

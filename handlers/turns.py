@@ -77,6 +77,9 @@ class Order:
     candidates: Sequence[Candidate]
     search: Search | None
     background: bool = False
+    bot_id: str | None = None
+    is_first: bool = False
+    is_new: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -216,7 +219,9 @@ class Turn:
         }
         cited = [citation["number"] for citation in reply.citations if citation["cited"]]
         of = (order.session_id, order.tenant_id, order.user_id, order.persona_id)
-        return Ending(reply.message_id, *of, values, cited)
+        if order.search is not None:
+            values["answer_status"] = reply.answer_status
+        return Ending(reply.message_id, *of, values, cited, order.bot_id, order.is_first, order.is_new)
 
 
 class House:

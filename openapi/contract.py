@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import keyword
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,12 @@ GUARDS_OWN = ("Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
 
 OFFERED = frozenset({"exchange", "replay"})
 """What a handler may take beside its parameters; ``replay`` comes with an ``Idempotency-Key`` only."""
+
+
+def argument_of(parameter: str) -> str:
+    """What a handler calls a parameter: as it stands, in Python's spelling (``from`` is ``from_``)."""
+    name = parameter.lower().replace("-", "_")
+    return name + "_" if keyword.iskeyword(name) else name
 
 
 class ContractError(Exception):
@@ -103,6 +110,7 @@ class Contract:
                 produces.extend(
                     kind for kind in self.resolve(response).get("content", {}) if kind not in produces
                 )
+        produces.sort(key="application/json".__ne__)  # what comes where anything is accepted
         return Operation(
             id=id,
             path=path,
@@ -127,7 +135,7 @@ class Contract:
 
     def _arguments(self, operation: Operation) -> tuple[set[str], set[str]]:
         """The names that the binding passes to a handler: those that always come, and those that may not."""
-        names = {p["name"].lower().replace("-", "_"): p["in"] for p in self.parameters(operation.spec)}
+        names = {argument_of(p["name"]): p["in"] for p in self.parameters(operation.spec)}
         always = {name for name, place in names.items() if place != "header" or name == "last_event_id"}
         if always & {"page", "cursor"}:
             always = (always - set(PAGING)) | {"paging"}

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handlers.problems import Fault, Problem
 from handlers.replies import Paging, Upload
 from openapi import exchange as exchanges
-from openapi.contract import PAGING, Contract, Operation
+from openapi.contract import PAGING, Contract, Operation, argument_of
 from openapi.exchange import Exchange
 from openapi.guard import header
 from openapi.routing import SUFFIXES
@@ -328,7 +328,7 @@ class ValidationOperation:
                 if value is not None:
                     exchange.preconditions[parameter.name] = value
             else:
-                arguments[parameter.name.lower().replace("-", "_")] = value
+                arguments[argument_of(parameter.name)] = value
         return arguments, faults
 
     async def _check_json(self, media_type: str, raw: bytes, size: int) -> tuple[list[Fault], Any]:

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from sqlalchemy import (
     Connection,
-    CursorResult,
     Select,
     Table,
     bindparam,
@@ -29,8 +28,10 @@ from sqlalchemy.orm import aliased, selectinload
 from models.base import new_id, now
 from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus, UsageRecord
 from models.chat.ports import Message
-from models.errors import Conflict, NotFound, ReplyRunning, RuleBroken
+from models.errors import NotFound, ReplyRunning, RuleBroken
 from models.knowledge.library import Document
+from storage import analytics
+from storage.analytics import Counted
 from storage.database import OfTenant, Session, platform, transaction
 
 READER_LEASE = timedelta(seconds=1)
@@ -46,6 +47,10 @@ class Begun:
     question_id: str
     reply_id: str
     history: list[Message] = field(default_factory=list)
+    is_first: bool = False
+    """Whether it is the first of its session."""
+    is_new: bool = True
+    """Whether the question was asked just now, not answered once more."""
 
 
 def running_reply(db: Session, session_id: str) -> ChatMessage | None:
@@ -99,12 +104,7 @@ def begin(
     persona_version: int | None,
 ) -> Begun:
     """Write the question and an empty reply. Raises ``ReplyRunning`` when one is being written already."""
-    running = running_reply(db, session.id) if session.message_count else None
-    if running is not None:
-        if not running.is_abandoned:
-            raise ReplyRunning("A reply is being written in this session. Wait for its end, or stop it.")
-        running.status = MessageStatus.INTERRUPTED
-        db.flush()
+    check_free(db, session)
     if parent_id is not None:
         parent = db.require(ChatMessage, parent_id, pointer="/parent_id")
         if parent.session_id != session.id:
@@ -112,42 +112,89 @@ def begin(
         if parent.role != "assistant":
             raise RuleBroken("A question follows a reply, not another question.", pointer="/parent_id")
     leaf = parent_id or session.leaf_id
+    return _write(
+        db,
+        session,
+        leaf,
+        question={"content": content, "attributes": attributes},
+        persona_version=persona_version,
+    )
+
+
+def begin_again(db: Session, session: ChatSession, *, persona_version: int | None) -> tuple[Begun, str]:
+    """Write another empty reply beside the newest branch's last one; tell the question, too."""
+    check_free(db, session)
+    last = db.get(ChatMessage, session.leaf_id) if session.leaf_id else None
+    question = db.get(ChatMessage, last.parent_id) if last and last.role == "assistant" else last
+    if question is None:
+        raise RuleBroken("Nothing was asked in this session yet.")
+    begun = _write(db, session, question.parent_id, of=question, persona_version=persona_version)
+    return begun, question.content
+
+
+def check_free(db: Session, session: ChatSession) -> None:
+    """Raise ``ReplyRunning`` while a reply is being written; one whose writer is gone is closed."""
+    running = running_reply(db, session.id) if session.message_count else None
+    if running is None:
+        return
+    if not running.is_abandoned:
+        raise ReplyRunning("A reply is being written in this session. Wait for its end, or stop it.")
+    _close_abandoned(db, running)
+
+
+def _write(
+    db: Session,
+    session: ChatSession,
+    leaf: str | None,
+    *,
+    question: dict[str, Any] | None = None,
+    of: ChatMessage | None = None,
+    persona_version: int | None,
+) -> Begun:
+    """The rows of a turn behind ``leaf``: an empty reply to a new ``question``, or to one that is there."""
     history = [
         Message("assistant" if row.role == "assistant" else "user", row.content)
         for row in branch(db, session.id, leaf, HISTORY)
         if row.content and row.status != MessageStatus.FAILED
     ]
     at = now()
-    question_id, reply_id = new_id(), new_id()
-    of = {"tenant_id": session.tenant_id, "session_id": session.id, "created_at": at, "updated_at": at}
-    question: dict[str, Any] = {
-        "id": question_id,
-        "parent_id": leaf,
-        "role": "user",
-        "content": content,
-        "status": MessageStatus.COMPLETE,
-        "attributes": attributes,
-        "persona_version": None,
-        "lease_until": None,
-    }
-    reply: dict[str, Any] = {
-        "id": reply_id,
-        "parent_id": question_id,
-        "role": "assistant",
-        "content": "",
-        "status": MessageStatus.STREAMING,
-        "attributes": {},
-        "persona_version": persona_version,
-        "lease_until": at + LEASE,
-    }
+    question_id, reply_id = of.id if of is not None else new_id(), new_id()
+    owned = {"tenant_id": session.tenant_id, "session_id": session.id, "created_at": at, "updated_at": at}
+    rows: list[dict[str, Any]] = []
+    if question is not None:
+        rows.append(
+            {
+                "id": question_id,
+                "parent_id": leaf,
+                "role": "user",
+                "status": MessageStatus.COMPLETE,
+                "persona_version": None,
+                "lease_until": None,
+                **question,
+            }
+        )
+    rows.append(
+        {
+            "id": reply_id,
+            "parent_id": question_id,
+            "role": "assistant",
+            "content": "",
+            "status": MessageStatus.STREAMING,
+            "attributes": {},
+            "persona_version": persona_version,
+            "lease_until": at + LEASE,
+        }
+    )
     # As rows, not objects, which take twice as long: nobody needs them here.
-    db.connection().execute(insert(ChatMessage), [of | question, of | reply])
+    db.connection().execute(insert(ChatMessage), [owned | row for row in rows])
+    is_first = session.message_count == 0
     session.leaf_id = reply_id
-    session.message_count += 2
+    session.message_count += len(rows)
     session.last_message_at = at
-    session.title_from(content)
+    if question is not None:
+        session.title_from(question["content"])
     db.flush()
-    return Begun(question_id, reply_id, history)
+    return Begun(question_id, reply_id, history, is_first=is_first, is_new=question is not None)
 
 
 def has_files(db: Session, session_id: str) -> bool:
@@ -185,6 +232,34 @@ class Ending:
     persona_id: str | None
     values: dict[str, Any]
     cited: list[int]
+    bot_id: str | None = None
+    is_first: bool = False
+    is_new: bool = True
+
+    def counted(self) -> Counted:
+        """What the tenant's figures gain by this reply."""
+        values, usage = self.values, self.values["usage"] or {}
+        sums = {
+            "sessions": int(self.is_first),
+            "questions": int(self.is_new),
+            "replies": 1,
+            "failed": int(values["status"] == MessageStatus.FAILED),
+            "unanswered": int(values.get("answer_status") == "insufficient_evidence"),
+            "prompt_tokens": usage.get("prompt_tokens", 0),
+            "completion_tokens": usage.get("completion_tokens", 0),
+            "citations": len(self.cited),
+        }
+        return Counted(
+            self.tenant_id,
+            self.bot_id,
+            self.user_id,
+            self.persona_id,
+            values["model"],
+            sums,
+            values["cost"] or 0.0,
+            values["latency_ms"],
+            values["first_token_ms"],
+        )
 
     def spent(self) -> dict[str, Any] | None:
         """The row of a reply that is not stored."""
@@ -276,8 +351,20 @@ def _record_endings(connection: Connection, endings: Sequence[Ending]) -> None:
     stored = [ending for ending in endings if ending.session_id is not None]
     if stored:
         at = now()
+        # What another process swept meanwhile was counted there.
+        running = set(
+            connection.execute(
+                select(_MESSAGES.c.id).where(
+                    _MESSAGES.c.id.in_([e.message_id for e in stored]),
+                    _MESSAGES.c.status == MessageStatus.STREAMING.value,
+                )
+            ).scalars()
+        )
+        stored = [ending for ending in stored if ending.message_id in running]
+    if stored:
         ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
         connection.execute(_RUNNING, ended)
+        analytics.count(connection, [ending.counted() for ending in stored])
     cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
     if cited:
         table = cast(Table, Citation.__table__)
@@ -304,13 +391,43 @@ def sweep() -> int:
         if db.scalar(select(ChatMessage.id).where(*overdue).limit(1)) is None:
             return 0
     with platform() as db:
-        swept = db.execute(
-            update(ChatMessage)
-            .where(*overdue)
-            .values(status=MessageStatus.INTERRUPTED, lease_until=None, updated_at=at)
-            .execution_options(synchronize_session=False)
-        )
-        return cast(CursorResult[Any], swept).rowcount
+        swept = list(db.scalars(select(ChatMessage).where(*overdue).with_for_update(skip_locked=True)))
+        for reply in swept:
+            _close_abandoned(db, reply)
+        return len(swept)
+
+
+def _close_abandoned(db: Session, reply: ChatMessage) -> None:
+    """Mark a reply whose writer is gone, and count it in the writer's place."""
+    session = db.get_one(ChatSession, reply.session_id)
+    reply.status, reply.lease_until = MessageStatus.INTERRUPTED, None
+    asked_before = select(ChatMessage.id).where(
+        ChatMessage.parent_id == reply.parent_id, ChatMessage.id != reply.id
+    )
+    is_new = db.scalar(asked_before.limit(1)) is None
+    question = db.get(ChatMessage, reply.parent_id) if reply.parent_id else None
+    sums = {
+        "sessions": int(is_new and question is not None and question.parent_id is None),
+        "questions": int(is_new),
+        "replies": 1,
+    }
+    of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
+    db.flush()
+    analytics.count(db.connection(), [analytics.Counted(*of, sums)])
+
+
+def rate(
+    db: Session, session: ChatSession, reply: ChatMessage, rating: str | None, comment: str | None
+) -> None:
+    """Keep (or, with None, take back) what the reader thinks of a reply, and count it at the reply's hour."""
+    sums = {"helpful": 0, "unhelpful": 0}
+    for name, step in ((reply.rating, -1), (rating, 1)):
+        if name is not None:
+            sums[name] += step
+    reply.rating, reply.comment = rating, comment
+    of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
+    db.flush()
+    analytics.count(db.connection(), [analytics.Counted(*of, sums, at=reply.created_at)])
 
 
 def request_stop(db: Session, session_id: str) -> str | None:
@@ -319,7 +436,7 @@ def request_stop(db: Session, session_id: str) -> str | None:
     if running is None:
         return None
     if running.is_abandoned:
-        running.status = MessageStatus.INTERRUPTED
+        _close_abandoned(db, running)
         return None
     running.stop_requested = True
     return running.id
@@ -327,8 +444,6 @@ def request_stop(db: Session, session_id: str) -> str | None:
 
 def remove_session(db: Session, session: ChatSession) -> None:
     """Delete a session with its messages. A reply that runs is refused."""
-    running = running_reply(db, session.id)
-    if running is not None and not running.is_abandoned:
-        raise Conflict("A reply is being written in this session. Stop it first.")
+    check_free(db, session)
     db.execute(delete(ChatMessage).where(ChatMessage.session_id == session.id))
     db.delete(session)

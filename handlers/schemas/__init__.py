@@ -8,13 +8,16 @@ from typing import Any
 from marshmallow import Schema, fields
 
 
+def shown_time(moment: datetime) -> str:
+    """RFC 3339 in UTC, with microseconds and ``Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 class Instant(fields.Field[datetime]):
     """RFC 3339 in UTC, with microseconds and ``Z``."""
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return None if value is None else shown_time(value)
 
 
 class Wire(Schema):

@@ -120,10 +120,17 @@ class ChatMessage(TenantOwned, Entity):
     retrieved: Mapped[dict[str, Any] | None]
     lease_until: Mapped[datetime | None]
     stop_requested: Mapped[bool] = mapped_column(default=False)
+    rating: Mapped[str | None] = mapped_column(String(20))
+    comment: Mapped[str | None] = mapped_column(String(4000))
     read_until: Mapped[datetime | None]
     """Until when a reader on another process than the writer's is known to follow the reply."""
 
     citations: Mapped[list[Citation]] = relationship(order_by="Citation.number", viewonly=True)
+
+    @property
+    def feedback(self) -> dict[str, str | None] | None:
+        """What the reader thought of the reply, if it said so."""
+        return None if self.rating is None else {"rating": self.rating, "comment": self.comment}
 
     @property
     def is_running(self) -> bool:

@@ -72,7 +72,7 @@ class Described:
     def item_at(self, path: str) -> dict[str, Any] | None:
         """The path item that serves a path, with a trailing slash or a suffix or without."""
         plain = path.rstrip("/") or "/"
-        for candidate in (plain, SUFFIX.sub("", plain)):
+        for candidate in (SUFFIX.sub("", plain), plain):
             for pattern, item in self.paths:
                 if pattern.fullmatch(candidate):
                     return item

@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -128,7 +128,8 @@ class Operation:
                 found.append(Place(parameter["in"], (parameter["name"],), self.kind(parameter["name"])))
         if self.body is not None:
             found += _places(self.body[1]["schema"], ())
-        return found
+        collection = kind_of(self.path.split("/")[-2])  # `ids` of a bulk call
+        return [replace(place, kind=collection) if place.kind == "ids" else place for place in found]
 
     def kind(self, parameter: str) -> str:
         """What a parameter names: ``{persona_id}`` a persona, ``/personas/{id}`` too."""

@@ -30,6 +30,7 @@ WORKS_OTHERWISE = {
     "files.retry": "only what has failed is tried again",
     "documents.retry": "only what has failed is tried again",
     "messages.resume": "there is no reply to follow yet",
+    "messages.regenerate": "nothing was asked yet",
 }
 """Operations whose example alone cannot succeed, and why. May only shrink."""
 
