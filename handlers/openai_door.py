@@ -21,8 +21,7 @@ from handlers.requests import Exchange
 from handlers.turns import Order, Turn
 from models.base import new_id
 from models.chat.conversations import MessageStatus
-from models.chat.engine import usage_of
-from models.chat.ports import Message, estimated_usage
+from models.chat.ports import Message
 from models.errors import RuleBroken
 from models.personas import Persona
 from storage.conversations import Begun
@@ -110,7 +109,7 @@ def _reason(turn: Turn) -> str:
 
 
 def _usage(turn: Turn) -> dict[str, int]:
-    usage = usage_of(turn.reply, estimated_usage(turn.prompt, turn.reply.text))
+    usage = turn.usage()
     del usage["source"]
     return usage
 

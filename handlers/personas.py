@@ -10,17 +10,21 @@ from sqlalchemy import select
 from sqlalchemy import update as change
 from sqlalchemy.orm import joinedload, selectinload
 
-from handlers import reach
+from handlers import reach, turns
 from handlers.auth import caller, require_stack_capability
+from handlers.briefing import briefing_of
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import personas as wire
+from models.base import new_id
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
 from models.personas import LONGEST_SLUG, Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
 from models.tenancy import Organization, Stack, Tenant
+from storage.conversations import Begun
 from storage.database import Session, reading, transaction
 from storage.provision import check_name
+from storage.threads import in_thread
 
 DEFAULTS: dict[str, Any] = {
     "description": "",
@@ -131,6 +135,94 @@ def delete(id: str) -> None:
         db.delete(persona)
 
 
+def duplicate(id: str, body: dict[str, Any] | None = None) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make another persona with the same settings, assigned to nobody; never the default one."""
+    with transaction(caller()) as db:
+        _one_at_a_time(db)
+        original = db.require(Persona, id)
+        require_stack_capability(db, original.stack_id, "chat_ai")
+        named = {"name": f"{original.name[:190]} (copy)", **(body or {})}
+        values = {**_kept(original), **named, "is_default": False}
+        copy = Persona(stack_id=original.stack_id, name=values["name"], slug=_free_slug(db, named))
+        _apply(db, copy, {name: value for name, value in values.items() if name != "slug"})
+        return created(wire.show(copy), f"/api/v1/chat/personas/{copy.id}")
+
+
+def _kept(persona: Persona) -> dict[str, Any]:
+    return persona.snapshot(
+        [index.id for index in persona.accessible_indices],
+        [category.id for category in persona.accessible_categories],
+    )
+
+
+def versions(id: str, paging: Paging) -> Listing:
+    """Each state that the persona had."""
+    with reading(caller()) as db:
+        db.require(Persona, id)
+    return Listing(
+        select(PersonaVersion).where(PersonaVersion.persona_id == id),
+        wire.show_version,
+        paging,
+        {"-version": PersonaVersion.version.desc(), "version": PersonaVersion.version},
+        PersonaVersion.id,
+        caller(),
+        columns=("version", "values", "author_id", "created_at"),
+    )
+
+
+def restore(id: str, version: int) -> dict[str, Any]:
+    """Make an earlier state the present one, as a new version."""
+    with transaction(caller()) as db:
+        _one_at_a_time(db)
+        persona = db.require(Persona, id, lock=True)
+        kept = db.scalar(
+            select(PersonaVersion).where(PersonaVersion.persona_id == id, PersonaVersion.version == version)
+        )
+        if kept is None:
+            raise NotFound("The persona has no such version.", parameter="version")
+        values = {**kept.values, "is_default": persona.is_default}
+        _apply(db, persona, _still_there(db, values))
+        return wire.show(persona)
+
+
+def _still_there(db: Session, values: dict[str, Any]) -> dict[str, Any]:
+    """An earlier state without what was deleted since: a persona cannot be given it back."""
+    for field, target in (("accessible_index_ids", KnowledgeIndex), ("accessible_category_ids", Category)):
+        known = set(db.scalars(select(target.id).where(target.id.in_(values[field]))))
+        values[field] = [id for id in values[field] if id in known]
+    if values["organization_id"] and db.get(Organization, values["organization_id"]) is None:
+        values["organization_id"] = None
+    return values
+
+
+async def preview(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Answer one question as the persona would; nothing is stored but the tokens spent."""
+    turn = turns.house().begin(await in_thread(_trial, id, body["content"]))
+    await turns.whole(turn)
+    if turn.reply.error is not None:
+        raise turns.problem_of(turn.reply.error)
+    return {
+        "content": turn.reply.text,
+        "citations": turn.reply.citations,
+        "answer_status": turn.reply.answer_status,
+        "usage": turn.usage(),
+    }
+
+
+def _trial(id: str, question: str) -> turns.Order:
+    with reading(caller()) as db:
+        persona = reach.persona(db, id)
+        require_stack_capability(db, persona.stack_id, "chat_ai")
+        briefing = briefing_of(db, persona.id)
+        return briefing.order(
+            caller(),
+            session_id=None,
+            searches=briefing.reads,
+            begun=Begun(new_id(), new_id()),
+            question=question,
+        )
+
+
 def _one_at_a_time(db: Session) -> None:
     """Wait for others who write personas of this tenant: slugs and the default one are chosen among all."""
     db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
@@ -176,13 +268,9 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     _grant(db, persona, Category, PersonaCategory, "category_id", "accessible_category_ids", values)
     db.flush()
     db.refresh(persona)
-    snapshot = persona.snapshot(
-        [index.id for index in persona.accessible_indices],
-        [category.id for category in persona.accessible_categories],
-    )
     db.put(
         PersonaVersion(
-            persona_id=persona.id, version=persona.version, values=snapshot, author_id=caller().user_id
+            persona_id=persona.id, version=persona.version, values=_kept(persona), author_id=caller().user_id
         )
     )
 

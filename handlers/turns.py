@@ -191,12 +191,16 @@ class Turn:
     def _attempted(self, attempt: Attempt) -> None:
         self.reply.attempts.append(attempt)
 
+    def usage(self) -> dict[str, Any]:
+        """The tokens spent, by the provider's count or our estimate."""
+        return engine.usage_of(self.reply, estimated_usage(self.prompt, self.reply.text))
+
     def ending(self) -> Ending:
         """What is kept of the reply, now that it ended."""
         reply, order = self.reply, self.order
         provider = reply.attempts[-1] if reply.attempts else None
         name = provider.provider if provider else None
-        usage = engine.usage_of(reply, estimated_usage(self.prompt, reply.text)) if provider else None
+        usage = self.usage() if provider else None
         # Metrics are the host's: what a tenant calls its own providers is not told there.
         label = name if name in BUILT_IN else "own" if name else "none"
         metrics.REPLIES.labels(label, reply.status.value).inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, and_, or_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Entity, Id, TenantOwned, now, own_key, reference
@@ -66,6 +66,16 @@ class Subscription(TenantOwned, Entity):
         moment = at or now()
         running = self.period_start <= moment and (self.period_end is None or moment < self.period_end)
         return self.status == "active" and running and capability in self.capabilities
+
+    @classmethod
+    def runs(cls, at: datetime | None = None) -> ColumnElement[bool]:
+        """The condition for subscriptions that hold at that instant (default: now)."""
+        moment = at or now()
+        return and_(
+            cls.status == "active",
+            cls.period_start <= moment,
+            or_(cls.period_end.is_(None), cls.period_end > moment),
+        )
 
 
 class Stack(TenantOwned, Entity):

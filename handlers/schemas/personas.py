@@ -42,3 +42,15 @@ class Persona(Wire):
 
 
 show = Persona().show
+
+
+class PersonaVersion(Wire):
+    """The component ``PersonaVersion``."""
+
+    version = fields.Integer()
+    values = fields.Raw()
+    author_id = fields.String()
+    created_at = Instant()
+
+
+show_version = PersonaVersion().show

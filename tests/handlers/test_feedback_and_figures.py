@@ -33,7 +33,7 @@ class TestRegenerate:
         assert second["id"] != first["id"]
         newest = client.get(f"{SESSIONS}/{id}/messages").json()["results"]
         assert [m["id"] for m in newest] == [first["parent_id"], second["id"]]
-        other = client.get(f"{SESSIONS}/{id}/messages", params={"leaf": first["id"]}).json()["results"]
+        other = client.get(f"{SESSIONS}/{id}/messages", params={"leaf": str(first["id"])}).json()["results"]
         assert [m["id"] for m in other] == [first["parent_id"], first["id"]]
         assert client.get(f"{SESSIONS}/{id}").json()["message_count"] == 3
 
