@@ -14,7 +14,19 @@ from models.access import ApiKey, effective_scopes
 from models.base import new_id, now
 from models.errors import Conflict
 from models.personas import Persona, PersonaVersion
-from models.tenancy import Product, Region, RegionAssignment, Role, Seat, Stack, Subscription, Tenant, User
+from models.tenancy import (
+    OPERATOR,
+    PLATFORM,
+    Product,
+    Region,
+    RegionAssignment,
+    Role,
+    Seat,
+    Stack,
+    Subscription,
+    Tenant,
+    User,
+)
 from storage import demo, migrations, secrets
 from storage.database import Session, platform
 from storage.settings import settings
@@ -81,6 +93,22 @@ def make_tenant(name: str, email: str, password: str, without: tuple[str, ...] =
         key.tenant_id = tenant.id
         db.put(key)
     return {"tenant_id": tenant.id, "user_id": owner.id, "api_key": secret, "stack_id": stack.id}
+
+
+def make_operator_key() -> str:
+    """A new API key of the installation's operators."""
+    with platform() as db:
+        if db.get(Tenant, PLATFORM) is None:
+            db.put(Tenant(id=PLATFORM, name="Operators"))
+        found = db.scalar(select(User).where(User.tenant_id == PLATFORM, User.role == OPERATOR))
+        operator = found or db.put(
+            User(tenant_id=PLATFORM, email="operators@booga.invalid", name="Operators", role=OPERATOR)
+        )
+        scopes = effective_scopes(OPERATOR, None)
+        key, secret = ApiKey.issue(user_id=operator.id, role=OPERATOR, name="operator-key", scopes=scopes)
+        key.tenant_id = PLATFORM
+        db.put(key)
+    return secret
 
 
 def announce_demo() -> None:
@@ -153,6 +181,16 @@ def register(main: click.Group, one_clear_line: Any) -> None:
         click.echo(
             json.dumps(made) if as_json else "\n".join(f"{name}: {value}" for name, value in made.items())
         )
+
+    @main.command("operator-key")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    def operator_key(as_json: bool) -> None:
+        """Make an API key for those who run the installation, and belong to no tenant."""
+        with one_clear_line():
+            settings()
+            prepare()
+            key = make_operator_key()
+        click.echo(json.dumps({"api_key": key}) if as_json else key)
 
     @main.command()
     def worker() -> None:

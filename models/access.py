@@ -8,40 +8,28 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib import resources
+from typing import Any
 
+import yaml
 from sqlalchemy import LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Entity, Id, TenantOwned, now, own_key, reference
 from models.errors import RuleBroken
-from models.tenancy import Role
+from models.tenancy import OPERATOR, Role
 
-AREAS = (
-    "chat",
-    "knowledge",
-    "personas",
-    "bots",
-    "configurations",
-    "tenants",
-    "api_keys",
-    "webhooks",
-    "audit",
-    "profile",
-)
+ROLES: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("roles.yaml").read_text("utf-8"))
+"""The table of areas and roles, as the contract publishes it."""
+
+AREAS = tuple(ROLES["areas"])
 """The parts of the product that scopes speak of."""
 
 SCOPES = tuple(f"{area}:{verb}" for area in AREAS for verb in ("read", "write"))
 
-_VIEWER = frozenset(
-    f"{area}:read" for area in ("chat", "knowledge", "personas", "bots", "configurations", "profile")
-)
-_MEMBER = _VIEWER | {"chat:write", "profile:write"}
-
 SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
-    Role.VIEWER: _VIEWER | {"profile:write"},
-    Role.MEMBER: _MEMBER,
-    Role.ADMIN: frozenset(SCOPES),
-    Role.OWNER: frozenset(SCOPES),
+    role: frozenset(f"{area}:{verb}" for verb in ("read", "write") for area in row[verb])
+    for role, row in ROLES["roles"].items()
 }
 """What each role may do at most. A key never has more than its maker's role has now."""
 
@@ -59,6 +47,8 @@ class Caller:
     key_id: str | None = None
     sign_in_id: str | None = None
     name: str = field(default="", compare=False)
+    rate_limit: int | None = None
+    """Requests a minute, where the key has a limit of its own."""
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -69,6 +59,11 @@ class Caller:
     def is_admin(self) -> bool:
         """Whether the caller administers the tenant."""
         return self.role in (Role.ADMIN, Role.OWNER)
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the caller runs the installation and belongs to no tenant."""
+        return self.role == OPERATOR
 
     @property
     def identity(self) -> str:
@@ -112,7 +107,10 @@ def digest(secret: str) -> str:
 
 
 class ApiKey(TenantOwned, Entity):
-    """A key that acts as its maker, within its scopes."""
+    """A key that acts as its maker, within its scopes.
+
+    After a rotation the one before stays good until ``previous_until``.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (own_key(), reference("user_id", "users", ondelete="CASCADE"))
@@ -121,34 +119,62 @@ class ApiKey(TenantOwned, Entity):
     name: Mapped[str] = mapped_column(String(200))
     prefix: Mapped[str] = mapped_column(String(16))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    previous_hash: Mapped[str | None] = mapped_column(String(64), index=True)
+    previous_until: Mapped[datetime | None]
     scopes: Mapped[list[str]]
+    rate_limit_per_minute: Mapped[int | None]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
 
     @classmethod
     def issue(
-        cls, *, user_id: str, role: str, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+        cls,
+        *,
+        user_id: str,
+        role: str,
+        name: str,
+        scopes: Iterable[str],
+        expires_at: datetime | None = None,
+        rate_limit_per_minute: int | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key of ``user_id`` and its secret text. Scopes beyond the maker's role are refused."""
-        wanted = sorted(set(scopes))
-        beyond = sorted(set(wanted) - effective_scopes(role, None))
-        if beyond:
-            raise RuleBroken(f"Your role does not hold {', '.join(beyond)}.", pointer="/scopes")
-        secret = new_key()
+        check_scopes(scopes, effective_scopes(role, None))
+        secret = new_key("oper" if role == OPERATOR else "live")
         key = cls(
             user_id=user_id,
             name=name,
             prefix=secret[:12],
             key_hash=digest(secret),
-            scopes=wanted,
+            scopes=sorted(set(scopes)),
             expires_at=expires_at,
+            rate_limit_per_minute=rate_limit_per_minute,
         )
         return key, secret
+
+    def rotate(self, overlap: timedelta) -> str:
+        """A new secret text in place of the present one, which stays good for ``overlap``."""
+        secret = new_key(self.prefix[3:7])
+        self.previous_hash = self.key_hash if overlap else None
+        self.previous_until = now() + overlap if overlap else None
+        self.key_hash, self.prefix = digest(secret), secret[:12]
+        return secret
+
+    def revoke(self) -> None:
+        """Make it good for nothing, at once and for ever."""
+        self.revoked_at = self.revoked_at or now()
+        self.previous_hash = self.previous_until = None
 
     def is_usable(self) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now())
+
+
+def check_scopes(wanted: Iterable[str], held: frozenset[str]) -> None:
+    """Raise unless all of ``wanted`` are held by whoever grants them."""
+    beyond = sorted(set(wanted) - held)
+    if beyond:
+        raise RuleBroken(f"Your role does not hold {', '.join(beyond)}.", pointer="/scopes")
 
 
 REFRESH_LIFETIME = timedelta(days=30)

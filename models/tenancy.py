@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, and_, or_
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, String, UniqueConstraint, and_, or_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Entity, Id, TenantOwned, now, own_key, reference
@@ -20,6 +20,12 @@ class Role(enum.StrEnum):
     OWNER = "owner"
 
 
+OPERATOR = "operator"
+"""The role of those who run the installation; no role that a tenant can give."""
+PLATFORM = "00000000-0000-0000-0000-000000000000"
+"""The tenant of operators, which is no company: their sessions see no tenant's rows, and no list shows it."""
+
+
 class Tenant(Entity):
     """A company whose data nobody else sees."""
 
@@ -27,6 +33,9 @@ class Tenant(Entity):
 
     name: Mapped[str] = mapped_column(String(200))
     is_active: Mapped[bool] = mapped_column(default=True)
+    max_tokens_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    max_storage_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_documents: Mapped[int | None]
 
 
 class Product(Entity):
@@ -133,3 +142,25 @@ class RegionAssignment(TenantOwned, Base):
 
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
     region_id: Mapped[str] = mapped_column(Id, ForeignKey("regions.id", ondelete="CASCADE"), primary_key=True)
+
+
+class TokenDay(TenantOwned, Base):
+    """Tokens that a tenant with a quota has spent on a day (UTC). Reservations queue up at its row."""
+
+    __tablename__ = "token_days"
+
+    tenant_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    day: Mapped[date] = mapped_column(primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class TokenReservation(TenantOwned, Base):
+    """Tokens that a running reply may yet spend; ``id`` is the reply's. One that nobody settles expires."""
+
+    __tablename__ = "token_reservations"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from models.access import ROLES, SCOPES_OF_ROLE
+
 ROOT = Path(__file__).parent
 DIST = ROOT / "dist" / "openapi.yaml"
 METHODS = ("get", "put", "post", "delete", "patch")
@@ -208,9 +210,37 @@ def _static_first(path: str) -> list[tuple[bool, str]]:
     return [(segment.startswith("{"), segment) for segment in path.split("/")]
 
 
+def _roles_as_text() -> str:
+    """The table of roles and scopes for readers of the documentation, in Markdown."""
+    roles = list(ROLES["roles"])
+    lines = [
+        "",
+        "## Roles and scopes",
+        "",
+        "A key holds at most what its maker's role holds now. `x-operators` marks what operators, who belong",
+        "to no tenant, may call: `only` they, or they `also`.",
+        "",
+        "| area | " + " | ".join(roles) + " |",
+        "|---" * (len(roles) + 1) + "|",
+    ]
+    for area, meaning in ROLES["areas"].items():
+        cells = [
+            ", ".join(verb for verb in ("read", "write") if f"{area}:{verb}" in SCOPES_OF_ROLE[role]) or "-"
+            for role in roles
+        ]
+        lines.append(f"| `{area}`: {meaning} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def bundle() -> Spec:
     """The whole contract. Paths with fixed segments stand before those with parameters in their place."""
     spec = _without_unused(complete(sources()))
+    info = spec.setdefault("info", {})
+    info["description"] = info.get("description", "") + _roles_as_text()
+    spec["x-roles"] = {
+        role: {"description": ROLES["roles"][role]["description"], "scopes": sorted(scopes)}
+        for role, scopes in SCOPES_OF_ROLE.items()
+    }
     spec["paths"] = {path: spec["paths"][path] for path in sorted(spec["paths"], key=_static_first)}
     spec["components"] = {
         section: dict(sorted(spec["components"][section].items())) for section in sorted(spec["components"])

@@ -49,6 +49,8 @@ class Operation:
     public: bool
     scope: str | None
     capability: str | None
+    operators: str | None
+    """Whether operators are served: ``only`` they, they ``also``, or (None) tenants alone."""
     idempotent: bool
     getter: Operation | None = None
     produces: list[str] = field(default_factory=list)
@@ -103,7 +105,7 @@ class Contract:
                 "a public one an empty requirement in security (openapi/paths)"
             )
         if scope is not None and scope not in SCOPES and scope != "any":
-            raise ContractError(f"{path} {method}: unknown scope {scope} (models/access.py lists them)")
+            raise ContractError(f"{path} {method}: unknown scope {scope} (models/roles.yaml lists them)")
         produces: list[str] = []
         for status, response in spec["responses"].items():
             if status.startswith("2"):
@@ -120,6 +122,7 @@ class Contract:
             public=public,
             scope=scope,
             capability=spec.get("x-required-capability"),
+            operators=spec.get("x-operators"),
             idempotent=method == "post" and spec.get("x-idempotent", True),
             produces=produces,
             error_shape=spec.get("x-error-shape"),

@@ -54,6 +54,8 @@ async def count(exchange: Exchange) -> None:
     """Count the request; raise 429 when its caller has none left."""
     caller = exchange.caller
     quota = settings().rate_limit_per_minute if caller else PUBLIC_PER_MINUTE
+    if caller is not None and caller.rate_limit is not None:
+        quota = min(quota, caller.rate_limit)
     who = f"{caller.tenant_id}:{caller.identity}" if caller else f"address:{exchange.client}"
     item = RateLimitItemPerMinute(quota)
     passed, window = await _hit(item, who)

@@ -98,13 +98,17 @@ SECURITY_MAP = {"apiKey": KeyScheme, "bearer": TokenScheme}
 
 
 def check_rights(caller: Caller, operation: Operation) -> None:
-    """Scope, then capability; the spec's extensions decide for users and keys alike."""
+    """Scope, who belongs here, then capability; the spec's extensions decide for users and keys alike."""
     if operation.scope not in (None, "any") and operation.scope not in caller.scopes:
         raise Problem(
             "insufficient-scope",
             f"This needs the scope {operation.scope}.",
             headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{operation.scope}"'},
         )
+    if caller.is_operator and operation.operators is None:
+        raise Problem("forbidden", "This belongs to a tenant, and operators belong to none.")
+    if not caller.is_operator and operation.operators == "only":
+        raise Problem("forbidden", "Only operators of the installation may do this.")
     if operation.capability is not None and operation.capability not in caller.capabilities:
         raise Problem(
             "capability-required", f"No active subscription of the tenant grants {operation.capability}."

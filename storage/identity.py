@@ -121,8 +121,13 @@ def _with_rights(origin: Table, *columns: Any) -> Select[Any]:
     )
 
 
-_BY_KEY = _with_rights(_table(ApiKey), _KEYS.id, _KEYS.scopes, _KEYS.last_used_at).where(
-    _KEYS.key_hash == bindparam("digest"),
+_BY_KEY = _with_rights(
+    _table(ApiKey), _KEYS.id, _KEYS.scopes, _KEYS.last_used_at, _KEYS.rate_limit_per_minute
+).where(
+    or_(
+        _KEYS.key_hash == bindparam("digest"),
+        and_(_KEYS.previous_hash == bindparam("digest"), _KEYS.previous_until > _AT),
+    ),
     _KEYS.revoked_at.is_(None),
     or_(_KEYS.expires_at.is_(None), _KEYS.expires_at > _AT),
 )
@@ -136,7 +141,9 @@ def _rows(query: Select[Any], **values: Any) -> list[Row[Any]]:
         return list(connection.execute(query, {"at": now(), **values}))
 
 
-def _caller(rows: list[Row[Any]], scopes: list[str] | None, **origin: str) -> Caller:
+def _caller(
+    rows: list[Row[Any]], scopes: list[str] | None, *, rate_limit: int | None = None, **origin: str
+) -> Caller:
     user = rows[0]
     return Caller(
         tenant_id=user.tenant_id,
@@ -145,6 +152,7 @@ def _caller(rows: list[Row[Any]], scopes: list[str] | None, **origin: str) -> Ca
         scopes=effective_scopes(user.role, scopes),
         grants=frozenset((row.product_id, name) for row in rows for name in row.capabilities or ()),
         name=user.name or user.email,
+        rate_limit=rate_limit,
         **origin,
     )
 
@@ -158,7 +166,7 @@ def _of_key(key: str) -> Caller | None:
     found = rows[0]
     if found.last_used_at is None or now() - found.last_used_at > LAST_USE_RESOLUTION:
         _note_use(found.id)
-    return _caller(rows, found.scopes, key_id=found.id)
+    return _caller(rows, found.scopes, key_id=found.id, rate_limit=found.rate_limit_per_minute)
 
 
 def _of_token(token: str) -> Caller | None:

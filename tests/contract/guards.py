@@ -32,6 +32,7 @@ ROOT = Path(bundle.__file__).parent.parent
 EXTENSIONS = {
     "x-required-scope",
     "x-required-capability",
+    "x-operators",
     "x-max-body-bytes",
     "x-idempotent",
     "x-item",

@@ -42,7 +42,14 @@ class TestScopes:
     def test_a_member_chats_and_administers_nothing(self) -> None:
         held = SCOPES_OF_ROLE[Role.MEMBER]
         assert "chat:write" in held
-        assert not any(s.startswith(("tenants:", "api_keys:", "webhooks:", "audit:")) for s in held)
+        assert not any(s.startswith(("tenants:", "webhooks:", "audit:")) for s in held)
+
+    def test_an_operator_reads_nothing_that_tenants_keep(self) -> None:
+        assert {scope.partition(":")[0] for scope in SCOPES_OF_ROLE["operator"]} == {
+            "tenants",
+            "api_keys",
+            "profile",
+        }
 
     def test_all_scopes_are_some_roles(self) -> None:
         assert frozenset().union(*SCOPES_OF_ROLE.values()) == set(SCOPES)
