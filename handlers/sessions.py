@@ -17,7 +17,7 @@ from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
 from models.errors import Conflict, NotFound, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
-from storage import conversations, library, retrieval
+from storage import conversations, events, library, retrieval
 from storage.database import Session, reading, transaction
 
 ORDERINGS = {
@@ -154,6 +154,8 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
                 attributes=body.get("metadata", {}),
             )
         )
+        told = {name: getattr(session, name) for name in ("id", "stack_id", "persona_id", "user_id")}
+        events.publish(db, "session.created", told)
         return created(wire.show(session), f"/api/v1/chat/sessions/{session.id}")
 
 

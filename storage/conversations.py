@@ -6,7 +6,7 @@ replies of a process together (``record``), so that many streams cost one commit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -30,7 +30,7 @@ from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation,
 from models.chat.ports import Message
 from models.errors import NotFound, ReplyRunning, RuleBroken
 from models.knowledge.library import Document
-from storage import analytics
+from storage import analytics, events
 from storage.analytics import Counted
 from storage.database import OfTenant, Session, platform, transaction
 
@@ -316,7 +316,7 @@ def record(
         if progress:
             written = [{"b_id": p.message_id, "content": p.content, "lease_until": lease} for p in progress]
             connection.execute(_RUNNING, written)
-        _record_endings(connection, endings)
+        _record_endings(db, endings)
         if not progress:
             return {}
         wished = select(_MESSAGES.c.id, _MESSAGES.c.stop_requested, _MESSAGES.c.read_until).where(
@@ -344,7 +344,8 @@ def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) 
         connection.execute(insert(Citation), rows)
 
 
-def _record_endings(connection: Connection, endings: Sequence[Ending]) -> None:
+def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
+    connection = db.connection()
     spent = [row for ending in endings if ending.session_id is None and (row := ending.spent()) is not None]
     if spent:
         connection.execute(insert(UsageRecord), spent)
@@ -354,10 +355,12 @@ def _record_endings(connection: Connection, endings: Sequence[Ending]) -> None:
         # What another process swept meanwhile was counted there.
         running = set(
             connection.execute(
-                select(_MESSAGES.c.id).where(
+                select(_MESSAGES.c.id)
+                .where(
                     _MESSAGES.c.id.in_([e.message_id for e in stored]),
                     _MESSAGES.c.status == MessageStatus.STREAMING.value,
                 )
+                .with_for_update()
             ).scalars()
         )
         stored = [ending for ending in stored if ending.message_id in running]
@@ -365,11 +368,26 @@ def _record_endings(connection: Connection, endings: Sequence[Ending]) -> None:
         ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
         connection.execute(_RUNNING, ended)
         analytics.count(connection, [ending.counted() for ending in stored])
+        events.publish_all(db, [_ended(e.tenant_id, e.message_id, e.session_id, e.values) for e in stored])
     cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
     if cited:
         table = cast(Table, Citation.__table__)
         which = (table.c.message_id == bindparam("b_id"), table.c.number == bindparam("b_number"))
         connection.execute(update(table).where(*which).values(cited=True), cited)
+
+
+def _ended(
+    tenant_id: str, message_id: str, session_id: str | None, values: Mapping[str, Any]
+) -> events.Happened:
+    """That a reply ended, however it did; ``message.completed`` is also told of one that was cut short."""
+    facts = {name: values.get(name) for name in ("status", "model")}
+    facts |= {"id": message_id, "session_id": session_id}
+    if values["status"] == MessageStatus.FAILED:
+        error = values.get("error")
+        facts["error_code"] = error["code"] if error else None
+        return events.Happened(tenant_id, "message.failed", facts)
+    facts |= {name: values.get(name) for name in ("usage", "latency_ms")}
+    return events.Happened(tenant_id, "message.completed", facts)
 
 
 def note_reader(of: OfTenant, message_id: str) -> None:
@@ -398,7 +416,10 @@ def sweep() -> int:
 
 
 def _close_abandoned(db: Session, reply: ChatMessage) -> None:
-    """Mark a reply whose writer is gone, and count it in the writer's place."""
+    """Mark a reply whose writer is gone, and count and tell it in the writer's place."""
+    db.refresh(reply, with_for_update=True)
+    if not reply.is_running:
+        return
     session = db.get_one(ChatSession, reply.session_id)
     reply.status, reply.lease_until = MessageStatus.INTERRUPTED, None
     asked_before = select(ChatMessage.id).where(
@@ -414,6 +435,8 @@ def _close_abandoned(db: Session, reply: ChatMessage) -> None:
     of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
     db.flush()
     analytics.count(db.connection(), [analytics.Counted(*of, sums)])
+    facts = {"status": reply.status.value, "model": reply.model}
+    events.publish_all(db, [_ended(reply.tenant_id, reply.id, session.id, facts)])
 
 
 def rate(
@@ -424,6 +447,9 @@ def rate(
     for name, step in ((reply.rating, -1), (rating, 1)):
         if name is not None:
             sums[name] += step
+    if rating is not None and rating != reply.rating:
+        told = {"message_id": reply.id, "session_id": session.id, "rating": rating}
+        events.publish(db, "feedback.created", told)
     reply.rating, reply.comment = rating, comment
     of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
     db.flush()

@@ -16,7 +16,7 @@ from models.chat.conversations import ChatMessage, Citation
 from models.knowledge.keywords import DocumentPostings
 from models.knowledge.library import Chunk, Document, DocumentCategory, IngestStatus, Posting
 from models.knowledge.passages import Parsed, Passage
-from storage import files, queue, vectors
+from storage import events, files, queue, vectors
 from storage.database import OfTenant, Session, engine, transaction
 
 INGEST, EMBED, FORGET = "ingest", "embed", "forget"
@@ -113,6 +113,37 @@ def note(of: OfTenant, document_id: str, **values: Any) -> bool:
         return _set(db, document_id, values)
 
 
+def settle(of: OfTenant, document_id: str, status: IngestStatus, **values: Any) -> bool:
+    """Set what became of a document, and tell of it, once; False when it is gone, or settled already."""
+    with transaction(of) as db:
+        document = db.scalar(
+            select(Document)
+            .where(Document.id == document_id, Document.status.not_in(SETTLED))
+            .with_for_update(of=Document)
+        )
+        if document is None:
+            return False
+        document.status = status
+        for name, value in values.items():
+            setattr(document, name, value)
+        _tell(db, document)
+        return True
+
+
+SETTLED = (IngestStatus.READY, IngestStatus.FAILED)
+
+
+def _tell(db: Session, document: Document) -> None:
+    kind, place = (
+        ("file", {"session_id": document.session_id})
+        if document.session_id
+        else ("document", {"index_id": document.index_id})
+    )
+    fact = "page_count" if document.status == IngestStatus.READY else "error_code"
+    data = {"id": document.id, **place, fact: getattr(document, fact)}
+    events.publish(db, f"{kind}.{document.status}", data)
+
+
 def clear_passages(of: OfTenant, document_id: str) -> bool:
     """Take away what an earlier reading left, so that this one begins with nothing; False when it is gone."""
     with transaction(of) as db:
@@ -176,6 +207,8 @@ def write_passages(
         row.progress = EMBEDDING_FROM if embedder else 1.0
         if embedder:
             queue.enqueue(db, EMBED, row.id, priority=_SOON if row.session_id else _THEN)
+        else:
+            _tell(db, row)
     return True
 
 

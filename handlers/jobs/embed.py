@@ -96,13 +96,8 @@ def _passages(work: Work, document: Document, start: int) -> list[tuple[int, str
 
 def _ready(work: Work, count: int | None, detail: str | None = None) -> bool:
     counted = {} if count is None else {"vector_count": count}
-    done = library.note(
-        work,
-        work.subject_id,
-        status=IngestStatus.READY,
-        progress=1.0,
-        error_detail=detail,
-        **counted,
+    done = library.settle(
+        work, work.subject_id, IngestStatus.READY, progress=1.0, error_detail=detail, **counted
     )
     if done:
         metrics.INGESTED.labels(IngestStatus.READY).inc()

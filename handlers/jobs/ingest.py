@@ -54,7 +54,7 @@ def bury(work: Work) -> None:
 
 def fail(work: Work, code: str, detail: str) -> None:
     """Tell the owner what is wrong with the file."""
-    if library.note(work, work.subject_id, status=IngestStatus.FAILED, error_code=code, error_detail=detail):
+    if library.settle(work, work.subject_id, IngestStatus.FAILED, error_code=code, error_detail=detail):
         metrics.INGESTED.labels(IngestStatus.FAILED).inc()
 
 

@@ -12,6 +12,7 @@ import models.chat.analytics
 import models.chat.conversations
 import models.chat.providers
 import models.personas
+import models.webhooks
 import models.work  # noqa: F401 - imported for their tables
 from models.base import Base, Instant
 from storage.database import engine
