@@ -14,6 +14,7 @@ from handlers.schemas.search import citation_of
 from handlers.turns import Order
 from models.access import Caller
 from models.chat.prompts import Evidence, Instructions
+from models.chat.questions import standalone
 from models.errors import NotFound
 from models.knowledge.relevance import DEFAULT_THRESHOLD
 from models.personas import Persona
@@ -77,19 +78,21 @@ class Briefing:
             is_new=begun.is_new,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
             candidates=candidates(of, self.llm_provider, model),
-            search=partial(self.search, of, question, session_id) if searches else None,
+            search=partial(self.search, of, question, history, session_id) if searches else None,
+            pages=partial(retrieval.pages, of) if searches else None,
             background=background,
             facts={"persona_id": self.persona_id, "persona_version": self.version},
             began=time.monotonic() if began is None else began,
         )
 
     def search(
-        self, of: Caller, question: str, session_id: str | None
+        self, of: Caller, question: str, history: Sequence[Message], session_id: str | None
     ) -> tuple[Evidence, list[dict[str, Any]], dict[str, Any]]:
         """Retrieval of one turn: what the persona may read, and the session's own files."""
+        asked = standalone(question, history)
         found = retrieval.search(
             of,
-            question,
+            asked,
             reach=self.reach,
             session_id=session_id,
             limit=self.max_documents,
@@ -99,6 +102,8 @@ class Briefing:
         hits = found.hits[: len(sources)]
         facts = {
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
+            "question": question,
+            "standalone_question": asked,
             "mode": found.mode,
             "query": found.query,
             "degraded": found.degraded,
@@ -107,7 +112,11 @@ class Briefing:
                 for hit in hits
             ],
         }
-        return Evidence(sources, found.searched, found.degraded), [citation_of(hit) for hit in hits], facts
+        return (
+            Evidence(sources, found.searched, found.degraded, asked),
+            [citation_of(hit) for hit in hits],
+            facts,
+        )
 
 
 _briefings: dict[tuple[str, int], Briefing] = {}

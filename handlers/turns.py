@@ -35,6 +35,7 @@ from models.chat.ports import (
     stream_with_fallback,
 )
 from models.chat.prompts import Evidence, Instructions, compose, fitting
+from models.knowledge.numbers import figures_in
 from storage import conversations, metrics
 from storage.conversations import Ending, Progress, Retrieval
 from storage.provision import BUILT_IN
@@ -54,6 +55,8 @@ Search = Callable[[], tuple[Evidence, list[dict[str, Any]], dict[str, Any]]]
 """Retrieval of a turn, run in a thread: evidence, citations as the contract shows them, facts for the
 trace.
 """
+Pages = Callable[[Sequence[dict[str, Any]]], dict[int, str]]
+"""The text of the pages that citations lead to, by number, read in a thread, for its figures."""
 UNSEARCHED: dict[str, Any] = {"timings": {"retrieval_ms": 0.0}}
 """The facts of a turn that had nothing to search."""
 
@@ -76,6 +79,7 @@ class Order:
     instructions: Instructions
     candidates: Sequence[Candidate]
     search: Search | None
+    pages: Pages | None = None
     background: bool = False
     bot_id: str | None = None
     is_first: bool = False
@@ -187,6 +191,12 @@ class Turn:
                 if not self.started.is_set() and self.reply.text:
                     self.started.set()
                 self._wake()
+        await self._check_figures()
+
+    async def _check_figures(self) -> None:
+        cited = self.reply.cited()
+        if cited and self.order.pages is not None and next(figures_in(self.reply.text), None):
+            self.reply.pages = await in_thread(self.order.pages, cited)
 
     def _attempted(self, attempt: Attempt) -> None:
         self.reply.attempts.append(attempt)
@@ -218,6 +228,7 @@ class Turn:
             "provider": name,
             "latency_ms": reply.latency_ms,
             "first_token_ms": reply.first_token_ms,
+            "numeric_checks": reply.numeric_checks(),
             "trace": engine.trace_of(reply, order.facts, [c.provider.name for c in order.candidates]),
             "error": {"code": reply.error.code, "detail": reply.error.detail} if reply.error else None,
         }

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, false, or_, select, tuple_
+from sqlalchemy.orm import aliased
 
 from models.knowledge import expansion, relevance
 from models.knowledge.expansion import AnalysedQuery
@@ -176,6 +177,36 @@ def search(
         timings=clock.laps,
         query=_told(query, known),
     )
+
+
+def pages(of: OfTenant, passages: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """The text around numbered passages: all of the page that each stands on, its title lines first.
+
+    Of a document without pages, the passage and its neighbours. What was deleted is left out.
+    """
+    beside = aliased(Chunk)
+    wanted = or_(
+        *(
+            and_(Chunk.document_id == passage["document_id"], Chunk.start == passage["start"], at)
+            for passage in passages
+            for at in [Chunk.page == passage["page"] if passage["page"] else Chunk.sheet == passage["sheet"]]
+        )
+    )
+    same = and_(
+        beside.document_id == Chunk.document_id,
+        beside.unit == Chunk.unit,
+        or_(Chunk.page.is_not(None), beside.position.between(Chunk.position - 1, Chunk.position + 1)),
+    )
+    found: dict[tuple[str, int | None, str | None, int], list[str]] = {}
+    query = select(Chunk.document_id, Chunk.page, Chunk.sheet, Chunk.start, Chunk.context, beside.text).join(
+        beside, same
+    )
+    with reading(of) as db:
+        for row in db.execute(query.where(wanted).order_by(beside.document_id, beside.position)):
+            place = (row.document_id, row.page, row.sheet, row.start)
+            found.setdefault(place, [row.context]).append(row.text)
+    places = {p["number"]: (p["document_id"], p["page"], p["sheet"], p["start"]) for p in passages}
+    return {number: "\n".join(found[place]) for number, place in places.items() if place in found}
 
 
 def _in_reach(db: Session, reach: Reach, narrow: Narrow, session_id: str | None) -> dict[str, _Known]:

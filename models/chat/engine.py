@@ -14,6 +14,7 @@ from typing import Any
 
 from models.chat.conversations import MessageStatus
 from models.chat.ports import Attempt, Finished, ProviderError, ReplyPart, TextDelta, UsageReport
+from models.knowledge import numbers
 
 CREATED, RETRIEVED, TEXT = 0, 1, 1
 _CITED = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -38,6 +39,7 @@ class Reply:
     text: str = ""
     status: MessageStatus = MessageStatus.STREAMING
     citations: list[dict[str, Any]] = field(default_factory=list)
+    pages: dict[int, str] = field(default_factory=dict)
     retrieved: dict[str, Any] | None = None
     answer_status: str | None = None
     usage: UsageReport | None = None
@@ -71,6 +73,16 @@ class Reply:
         present = cited_numbers(self.text)
         for citation in self.citations:
             citation["cited"] = citation["number"] in present
+
+    def cited(self) -> list[dict[str, Any]]:
+        """The passages whose numbers stand in the text so far."""
+        present = cited_numbers(self.text)
+        return [citation for citation in self.citations if citation["number"] in present]
+
+    def numeric_checks(self) -> list[dict[str, Any]]:
+        """The figures of the text, held against the pages that it cites; of a page not read, the passage."""
+        evidence = {of["number"]: self.pages.get(of["number"]) or of["quote"] for of in self.cited()}
+        return numbers.check(self.text, evidence)
 
     @property
     def uncited(self) -> list[int]:

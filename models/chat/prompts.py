@@ -45,6 +45,8 @@ class Evidence:
     sources: Sequence[Source] = field(default_factory=tuple)
     searched: bool = False
     degraded: str | None = None
+    question: str = ""
+    """What was searched for, where that is not the question as it was asked."""
 
     @property
     def answer_status(self) -> str | None:
@@ -114,7 +116,7 @@ def compose(
         messages=(*system, *recent(history, CONTEXT_TOKENS - spent), Message("user", asked)),
         temperature=instructions.temperature,
         max_output_tokens=instructions.max_output_tokens,
-        question=question,
+        question=evidence.question or question,
         sources=tuple(sources),
         searched=evidence.searched,
     )

@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from models.chat.conversations import ChatMessage
 from tests.conftest import MakesClient
 from tests.events import Event, events, text_of
 from tests.fakes.provider import FakeProvider
+from tests.handlers import knowledge
 from tests.servers import Server
 
 SESSIONS = "/api/v1/chat/sessions"
@@ -263,3 +265,46 @@ class TestList:
         response = chat.get(f"{session}/messages", params={"cursor": "abcd"})
         assert response.status_code == 400
         assert response.json()["errors"][0]["parameter"] == "cursor"
+
+
+class TestAnswersFromDocuments:
+    @pytest.fixture
+    def asked(self, chat: httpx.Client, server_with_provider: Server) -> str:
+        """The path of a session whose persona reads a report."""
+        index = knowledge.make(chat, "indices")["id"]
+        knowledge.ready(chat, index)
+        persona = knowledge.persona(chat, server_with_provider, indices=[index])
+        made = chat.post(SESSIONS, json={"persona_id": persona["id"], "model": "any"}).json()
+        return f"{SESSIONS}/{made['id']}"
+
+    def test_every_figure_is_held_against_the_cited_pages(self, chat: httpx.Client, asked: str) -> None:
+        said = "Inventories were 918 of 15,204 in all, or 6.0%25; not 9,999 %5B1, 2, 3%5D. See %5B77%5D."
+        question = {"content": f"What were the lamp inventories and total assets? [[text={said}]]"}
+        told = list(streamed(chat, f"{asked}/messages/stream", json=question))
+        reply = told[-1].data
+        checks = {check["text"]: check for check in reply["numeric_checks"]}
+        assert {text: check["status"] for text, check in checks.items()} == {
+            "918": "verified",
+            "15,204": "verified",
+            "6.0%": "derived",
+            "9,999": "unverified",
+        }
+        by_number = {citation["number"]: citation for citation in reply["citations"]}
+        assert by_number[checks["918"]["citation"]]["page"] == 2
+        assert checks["6.0%"]["formula"] == "918 / 15204 * 100"
+        assert [operand["text"] for operand in checks["6.0%"]["operands"]] == ["918", "15,204"]
+        for check in checks.values():
+            assert reply["content"][check["start"] : check["end"]] == check["text"]
+        assert 77 not in by_number
+        assert chat.get(f"{asked}/messages").json()["results"][-1] == reply
+
+    def test_a_question_that_leans_on_the_last_one_is_searched_for_whole(
+        self, chat: httpx.Client, asked: str, server_with_provider: Server
+    ) -> None:
+        chat.post(f"{asked}/messages", json={"content": "What was net revenue of the lamp segment in 2024?"})
+        reply = chat.post(f"{asked}/messages", json={"content": "And the year before?"}).json()
+        assert reply["answer_status"] == "answered"
+        with server_with_provider.database() as db:
+            trace = db.get_one(ChatMessage, reply["id"]).trace or {}
+        assert trace["question"] == "And the year before?"
+        assert trace["standalone_question"] == "What was net revenue of the lamp segment in 2023?"

@@ -1,0 +1,456 @@
+"""Whether the figures of an answer stand in what it cites. Pure, and quick enough to run on every answer.
+
+A figure is *verified* where a cited page holds it, as written or rounded; *derived* where a formula makes
+it from figures that cited pages hold; else *unverified*, which says that nothing was found, not that it is
+wrong. Years, dates, quarters, form names, page, note and item numbers, list numbers and citation marks are no
+figures.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, DecimalException, localcontext
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final
+
+MOST_FIGURES: Final = 1000
+MOST_OPERANDS: Final = 6
+"""How many verified figures around a figure a formula is looked for in: more would find one by chance."""
+LONGEST_FORMULA: Final = 200
+
+_SCALES: Final = {
+    "thousand": 3,
+    "k": 3,
+    "million": 6,
+    "mn": 6,
+    "mm": 6,
+    "m": 6,
+    "billion": 9,
+    "bn": 9,
+    "b": 9,
+    "trillion": 12,
+    "tn": 12,
+}
+_PERCENT: Final = ("%", "percent", "per cent", "percentage points", "percentage point", "pp")
+_DIGITS: Final = r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,9})?|\.\d{1,9})(?!\d)"
+_FIGURE: Final = re.compile(
+    r"(?P<open>\(\s?)?(?P<sign>(?<![\w)%])[-−–]\s?)?"
+    r"(?:(?P<currency>US\$|[$€£¥]|\b(?:USD|EUR|GBP)\s)\s?(?P<minus>[-−–])?)?(?P<inside>\()?"
+    rf"(?P<digits>{_DIGITS})(?P<close>\s?\)(?=\s*%)|\))?"
+    r"(?:(?:\s?-?(?=[a-z]{7})|\s?(?=\w))"
+    r"(?P<scale>thousand|million|billion|trillion|(?i:mn|bn|tn|mm)|[kKmMbB])s?\b)?"
+    r"(?:\s?(?P<unit>%|percentage points?|per ?cent\b|pp\b|basis points?\b|bps\b"
+    r"|(?:times|x)\b(?!\s*[\d$(])|days?\b))?(?P<late>\))?",
+)
+_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+_LABEL: Final = re.compile(
+    r"(?:\b(?:pages?|pp?\.|notes?|items?|sections?|part|figure|table|exhibit|step|chapter|rule|form|topic|asu|asc"
+    rf"|ifrs|ias|fy|q|quarter|week|cells?|rows?|no\.|{_MONTH})\s*[#'’]?|[A-Za-z]-|[/:#])$",
+    re.IGNORECASE,
+)
+_AFTER_DAY: Final = re.compile(rf"\s{_MONTH}", re.IGNORECASE)
+_NO_FIGURE_AFTER: Final = re.compile(r"(?:-[A-Z]\b|\([a-z]\)|(?:st|nd|rd|th)\b|[A-Za-z]|:\d|/\d)")
+_YEAR: Final = re.compile(r"(?:19|20)\d\d")
+_LIST_NUMBER: Final = re.compile(r"[ \t>*]*\d{1,2}[.)]\s")
+_CITED: Final = re.compile(r"\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
+_HEADED: Final = re.compile(
+    r"\b(?:in|of)\s+(?:US\s+|U\.S\.\s+)?(?:dollars?\s+in\s+)?(thousand|million|billion)s\b"
+    r"|[$€£]\s?(thousand|million|billion)s?\b(?<!\d)",
+    re.IGNORECASE,
+)
+_LOSS: Final = re.compile(
+    r"\b(?:loss|decreas|declin|outflow|fell|reduc|lower|drop|used in|paid|payments?|purchase|negative)",
+    re.IGNORECASE,
+)
+_EQUALS: Final = re.compile(r"[=≈]\s*(?:about|approximately|roughly|~)?\s*[*_$€£(]*$")
+_OPERATORS: Final = {
+    "×": "*",
+    "*": "*",
+    "x": "*",
+    "·": "*",
+    "÷": "/",
+    "/": "/",
+    "−": "-",
+    "–": "-",
+    "-": "-",
+    "+": "+",
+}
+_CONSTANTS: Final = frozenset(map(Decimal, (2, 4, 12, 100, 360, 365, 366, 10000)))
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number as a text writes it. ``value`` has its scale applied, ``place`` is what its last digit counts.
+
+    ``kind`` is ``amount``, ``percent``, ``points`` (basis points), ``ratio`` or ``days``.
+    """
+
+    text: str
+    start: int
+    end: int
+    value: Decimal
+    place: Decimal
+    kind: str
+    currency: str | None
+    scaled: bool
+    negative: bool
+    digits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A figure of the answer with what the cited page says of it."""
+
+    figure: Figure
+    value: Decimal
+    citation: int
+
+
+def figures_in(text: str) -> Iterator[Figure]:
+    """The figures of a text in order."""
+    marks = {at for mark in _CITED.finditer(text) for at in range(*mark.span())} if "[" in text else set()
+    for match in _FIGURE.finditer(text):
+        start, end = match.span("digits")
+        if start in marks or _is_label(text, match):
+            continue
+        yield _figure(match)
+
+
+def _is_label(text: str, match: re.Match[str]) -> bool:
+    start, end = match.span("digits")
+    plain = not (match["currency"] or match["scale"] or match["unit"])
+    before = text[max(0, match.start() - 14) : match.start()]
+    if match["open"] or match["inside"]:
+        before = before + "("
+    line = text.rfind("\n", 0, start) + 1
+    return plain and bool(
+        (_YEAR.fullmatch(match["digits"]) and not match["close"])
+        or _NO_FIGURE_AFTER.match(text, end)
+        or (_LABEL.search(before) and "." not in match["digits"])
+        or _AFTER_DAY.match(text, end)
+        or (
+            "." not in match["digits"]
+            and not text[line:start].strip(" \t>*")
+            and _LIST_NUMBER.match(text, line)
+        )
+    )
+
+
+def _figure(match: re.Match[str]) -> Figure:
+    digits = match["digits"].replace(",", "")
+    power = _SCALES[match["scale"].lower()] if match["scale"] else 0
+    scale = Decimal(10) ** power
+    value = Decimal(digits) * scale
+    place = Decimal(10) ** (power - len(digits.partition(".")[2]))
+    unit = (match["unit"] or "").strip()
+    bracketed = bool((match["open"] or match["inside"]) and (match["close"] or match["late"]))
+    # "(about $5 million)" is an aside; accountants' brackets hold the number and nothing else.
+    negative = bool(match["sign"] or match["minus"]) or (bracketed and not match["scale"])
+    kind = "amount"
+    if unit:
+        kind = "percent" if unit in _PERCENT or unit == "percent" else "ratio"
+        kind = {"b": "points", "d": "days"}.get(unit[0], kind)
+    opening, closing = match["open"], match["close"] or match["late"]
+    start = match.start() if not opening or (bracketed and negative) else match.start() + len(opening)
+    end = match.end() if not closing or bracketed and negative else match.end() - (1 if match["late"] else 0)
+    if closing and not (bracketed and negative) and not match["late"] and not match["scale"] and not unit:
+        end = match.end("digits")
+    text = match.string[start:end].strip()
+    start += len(match.string[start:end]) - len(match.string[start:end].lstrip())
+    return Figure(
+        text=text,
+        start=start,
+        end=start + len(text),
+        value=-value if negative else value,
+        place=place,
+        kind=kind,
+        currency=(match["currency"] or "").strip() or None,
+        scaled=bool(match["scale"]),
+        negative=negative,
+        digits=len(digits.replace(".", "").lstrip("0")),
+    )
+
+
+class Evidence:
+    """The figures of the cited pages, by citation number, read once for an answer."""
+
+    def __init__(self, pages: Mapping[int, str]) -> None:
+        held: list[tuple[Decimal, Decimal, int, Figure, bool]] = []
+        for number, text in pages.items():
+            headed = {word.lower() for pair in _HEADED.findall(text) for word in pair if word}
+            scales = (Decimal(1), *(Decimal(10) ** _SCALES[word] for word in sorted(headed)))
+            for figure in figures_in(text):
+                of_table = not figure.scaled and figure.kind == "amount"
+                line = text[text.rfind("\n", 0, figure.start) + 1 : figure.end]
+                of_loss = bool(_LOSS.search(line))
+                for scale in scales if of_table else scales[:1]:
+                    held.append((abs(figure.value) * scale, figure.place * scale, number, figure, of_loss))
+        self._held = sorted(held, key=itemgetter(0))
+
+    def find(self, wanted: Figure, preferred: Iterable[int]) -> Operand | None:
+        """Where a figure stands: an exact match first, then a citation of its own sentence."""
+        near, best = set(preferred), None
+        size, tolerance = abs(wanted.value), _tolerance(wanted)
+        first = bisect_left(self._held, size - tolerance, key=itemgetter(0))
+        for value, place, number, held, of_loss in islice(self._held, first, None):
+            gap = abs(size - value)
+            if gap > tolerance:
+                break
+            if not _same_kind(wanted, held) or (gap and place > wanted.place):
+                continue
+            if wanted.negative and not held.negative and not of_loss:
+                continue
+            rank = (gap != 0, number not in near)
+            if best is None or rank < best[0]:
+                best = rank, Operand(wanted, -value if wanted.negative else value, number)
+        return best[1] if best else None
+
+
+def check(text: str, pages: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Each figure of an answer, checked. ``pages`` is the text that each *cited* number leads to."""
+    figures = [*islice(figures_in(text), MOST_FIGURES)]
+    if not figures:
+        return []
+    evidence = Evidence(pages)
+    found = {figure: evidence.find(figure, _cited_near(text, figure)) for figure in figures}
+    known = [operand for operand in found.values() if operand is not None]
+    checks = []
+    for figure in figures:
+        operand = found[figure]
+        if operand is not None:
+            checks.append(_told(figure, "verified", citation=operand.citation))
+            continue
+        around = _around(text, figure, known)
+        derived = _written(text, figure, figures, known) or _derived(figure, around)
+        if derived is None:
+            checks.append(_told(figure, "unverified"))
+        else:
+            formula, operands = derived
+            checks.append(_told(figure, "derived", formula=formula, operands=operands))
+    return checks
+
+
+def evaluate(formula: str) -> Decimal:
+    """The value of a formula of numbers, ``+ - * /`` and brackets, and of nothing else; ValueError if it has
+    none.
+    """
+    if len(formula) > LONGEST_FORMULA or re.search(r"[^\d.+\-*/() ]", formula):
+        raise ValueError("not a formula")
+    try:
+        with localcontext(prec=34):
+            value = _Formula(re.findall(r"\d+(?:\.\d+)?|[-+*/()]", formula)).value()
+    except (DecimalException, IndexError) as fault:
+        raise ValueError("it has no value") from fault
+    return value
+
+
+class _Formula:
+    """Recursive descent: sum = product (+|- product)*, product = factor (*|/ factor)*."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._left = tokens[::-1]
+
+    def value(self) -> Decimal:
+        value = self._sum()
+        if self._left:
+            raise ValueError("something is left over")
+        return value
+
+    def _next(self, wanted: str) -> str:
+        return self._left.pop() if self._left and self._left[-1] in wanted else ""
+
+    def _sum(self) -> Decimal:
+        value = self._product()
+        while operator := self._next("+-"):
+            other = self._product()
+            value = value + other if operator == "+" else value - other
+        return value
+
+    def _product(self) -> Decimal:
+        value = self._factor()
+        while operator := self._next("*/"):
+            other = self._factor()
+            value = value * other if operator == "*" else value / other
+        return value
+
+    def _factor(self) -> Decimal:
+        if self._next("-"):
+            return -self._factor()
+        if self._next("("):
+            value = self._sum()
+            if not self._next(")"):
+                raise ValueError("a bracket is not closed")
+            return value
+        token = self._left.pop()
+        if not token[0].isdigit():
+            raise ValueError(f"{token} stands where a number should")
+        return Decimal(token)
+
+
+def _same_kind(wanted: Figure, held: Figure) -> bool:
+    if wanted.currency and held.currency and wanted.currency[-1] != held.currency[-1]:
+        return False
+    if wanted.kind == held.kind:
+        return True
+    if wanted.kind in ("percent", "points", "days", "ratio") and held.kind == "amount":
+        return not held.currency and not held.scaled and wanted.kind != "percent"
+    return (
+        held.kind in ("ratio", "days")
+        and not wanted.currency
+        and not wanted.scaled
+        and wanted.kind == "amount"
+    )
+
+
+def _tolerance(figure: Figure) -> Decimal:
+    """Half of what the last digit counts; a short whole number without scale has to be exact."""
+    if not figure.scaled and figure.place >= 1 and figure.digits < 3:  # noqa: PLR2004 - 12 is as often a count as a rounding
+        return Decimal(0)
+    return figure.place / 2
+
+
+def _sentence(text: str, at: int) -> tuple[int, int]:
+    start = max(text.rfind(". ", 0, at) + 1, text.rfind("\n", 0, at) + 1)
+    ends = [end for end in (text.find(". ", at), text.find("\n", at)) if end >= 0]
+    end = min(ends, default=len(text))
+    after = _CITED.match(text, end + 2) if text[end : end + 2] == ". " else None
+    return start, after.end() if after else end
+
+
+def _cited_near(text: str, figure: Figure) -> set[int]:
+    start, end = _sentence(text, figure.start)
+    return {int(number) for mark in _CITED.findall(text[start:end]) for number in re.findall(r"\d+", mark)}
+
+
+def _around(text: str, figure: Figure, known: Sequence[Operand]) -> list[Operand]:
+    """The verified figures of the same paragraph, nearest first, each value once."""
+    start = text.rfind("\n\n", 0, figure.start) + 1
+    end = text.find("\n\n", figure.end)
+    inside = [o for o in known if o.figure.start >= start and (end < 0 or o.figure.end <= end)]
+    inside.sort(key=lambda o: abs(o.figure.start - figure.start))
+    return list({o.value: o for o in reversed(inside[:MOST_OPERANDS])}.values())[::-1]
+
+
+def _written(
+    text: str, figure: Figure, figures: Sequence[Figure], known: Sequence[Operand]
+) -> tuple[str, list[Operand]] | None:
+    """The formula that the answer itself writes in front of a figure (``72,539 / 233,307 x 365 = 113.5``)."""
+    equals = _EQUALS.search(text, max(0, figure.start - 40), figure.start)
+    if equals is None:
+        return None
+    begin = max(text.rfind("\n", 0, equals.start()), text.rfind("=", 0, equals.start())) + 1
+    by_figure = {operand.figure: operand for operand in known}
+    tokens: list[str] = []
+    operands: list[Operand] = []
+    at = equals.start()
+    for before in reversed([f for f in figures if begin <= f.start and f.end <= equals.start()]):
+        between = _operators(text[before.end : at])
+        if between is None:
+            break
+        operand = by_figure.get(before)
+        if operand is None and before.value not in _CONSTANTS:
+            return None
+        if operand is not None:
+            operands.insert(0, operand)
+        tokens = [_plain(operand.value if operand else before.value), *between, *tokens]
+        at = before.start
+    tokens = [*(token for token in _operators(text[begin:at].rpartition(" ")[2] or "") or ()), *tokens]
+    formula = " ".join(tokens).replace("( ", "(").replace(" )", ")")
+    missing = formula.count(")") - formula.count("(")
+    formula = "(" * max(0, missing) + formula
+    return (formula, operands) if operands and _makes(formula, figure) else None
+
+
+def _operators(between: str) -> list[str] | None:
+    """The operators that stand between two figures; None where something else does."""
+    found = []
+    for token in _CITED.sub(" ", between).replace("$", " ").split():
+        for sign in token if len(token) > 1 else (token,):
+            if sign in "()":
+                found.append(sign)
+            elif sign in _OPERATORS:
+                found.append(_OPERATORS[sign])
+            else:
+                return None
+    return found
+
+
+def _derived(figure: Figure, around: Sequence[Operand]) -> tuple[str, list[Operand]] | None:
+    """The first usual formula that makes the figure from two verified ones beside it."""
+    if figure.digits < 2 and figure.kind == "amount":  # noqa: PLR2004 - one digit is met by chance
+        return None
+    for template in _usual(figure):
+        for a in around:
+            for b in around:
+                if a is b or not _fits(figure, template, a, b):
+                    continue
+                formula = template.format(a=_bracketed(a.value), b=_bracketed(b.value))
+                if _makes(formula, figure):
+                    return formula, [a, b]
+    return None
+
+
+def _usual(figure: Figure) -> tuple[str, ...]:
+    if figure.kind == "percent":
+        return ("({a} - {b}) / {b} * 100", "{a} / {b} * 100", "{a} - {b}")
+    if figure.kind == "points":
+        return ("({a} - {b}) * 100",)
+    if figure.kind == "days":
+        return ("{a} / {b} * 365",)
+    if figure.kind == "ratio" or (not figure.currency and not figure.scaled and figure.place < 1):
+        return ("{a} / {b}",)
+    return ("{a} - {b}", "{a} + {b}", "({a} + {b}) / 2")
+
+
+def _fits(figure: Figure, template: str, a: Operand, b: Operand) -> bool:
+    of_percents = figure.kind == "points" or (figure.kind == "percent" and template == "{a} - {b}")
+    return a.figure.kind == b.figure.kind == ("percent" if of_percents else "amount")
+
+
+def _makes(formula: str, figure: Figure) -> bool:
+    try:
+        value = evaluate(formula)
+    except ValueError:
+        return False
+    if figure.kind == "percent" and "100" not in formula and "/" in formula:
+        value *= 100
+    return abs(abs(value) - abs(figure.value)) <= figure.place / 2
+
+
+def _bracketed(value: Decimal) -> str:
+    return f"({_plain(value)})" if value < 0 else _plain(value)
+
+
+def _plain(value: Decimal) -> str:
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _number(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() and abs(value) < 2**53 else float(value)
+
+
+def _told(
+    figure: Figure,
+    status: str,
+    *,
+    citation: int | None = None,
+    formula: str | None = None,
+    operands: Sequence[Operand] = (),
+) -> dict[str, Any]:
+    return {
+        "text": figure.text[:200],
+        "start": figure.start,
+        "end": figure.end,
+        "status": status,
+        "value": _number(figure.value),
+        "citation": citation,
+        "operands": [
+            {"text": o.figure.text[:200], "value": _number(o.value), "citation": o.citation} for o in operands
+        ],
+        "formula": formula,
+    }
