@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from handlers import turns
 from handlers.schemas.search import citation_of
 from handlers.turns import Order
 from models.access import Caller
+from models.chat.ports import Message
 from models.chat.prompts import Evidence, Instructions
 from models.chat.questions import standalone
 from models.errors import NotFound
@@ -78,7 +80,7 @@ class Briefing:
             is_new=begun.is_new,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
             candidates=candidates(of, self.llm_provider, model),
-            search=partial(self.search, of, question, history, session_id) if searches else None,
+            search=partial(self.search, of, question, begun.history, session_id) if searches else None,
             pages=partial(retrieval.pages, of) if searches else None,
             background=background,
             facts={"persona_id": self.persona_id, "persona_version": self.version},
@@ -102,8 +104,8 @@ class Briefing:
         hits = found.hits[: len(sources)]
         facts = {
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
-            "question": question,
-            "standalone_question": asked,
+            "asked": question,
+            "question": None if asked == question else asked,
             "mode": found.mode,
             "query": found.query,
             "degraded": found.degraded,

@@ -58,7 +58,9 @@ class Trace(Wire):
 def trace_of(row: Any) -> dict[str, Any]:
     """Why a reply is as it is."""
     kept = row.trace
-    searched = {name: kept.get(name) for name in ("mode", "query", "question", "filters", "degraded")}
+    searched = {
+        name: kept.get(name) for name in ("mode", "query", "asked", "question", "filters", "degraded")
+    }
     return Trace().show(
         {
             "message_id": row.id,
