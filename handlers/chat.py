@@ -12,6 +12,8 @@ from storage.settings import settings
 
 BASE = "/api/v1/chat"
 COLLECTIONS = {
+    "bots": f"{BASE}/bots",
+    "bot_icons": f"{BASE}/bots/icons",
     "personas": f"{BASE}/personas",
     "sessions": f"{BASE}/sessions",
     "files": f"{BASE}/files",

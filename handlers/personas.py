@@ -16,6 +16,7 @@ from handlers.briefing import briefing_of
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import personas as wire
 from models.base import new_id
+from models.bots import Bot
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
@@ -131,6 +132,8 @@ def delete(id: str) -> None:
     """Remove the persona; its sessions stay readable."""
     with transaction(caller()) as db:
         persona = db.require(Persona, id, lock=True)
+        if db.scalar(select(Bot.id).where(Bot.persona_id == id).limit(1)) is not None:
+            raise Conflict("A bot speaks with this persona. Give the bot another one first.")
         db.execute(change(ChatSession).where(ChatSession.persona_id == id).values(persona_id=None))
         db.delete(persona)
 

@@ -47,6 +47,7 @@ class ChatSession(TenantOwned, Entity):
         reference("persona_id", "personas"),
         reference("user_id", "users", ondelete="CASCADE"),
         Index("sessions_of_user", "tenant_id", "user_id", "created_at"),
+        Index("sessions_of_bot", "bot_id", "created_at"),
     )
 
     title: Mapped[str | None] = mapped_column(String(200))
@@ -55,6 +56,7 @@ class ChatSession(TenantOwned, Entity):
     stack_id: Mapped[str] = mapped_column(Id, index=True)
     user_id: Mapped[str | None] = mapped_column(Id)
     bot_id: Mapped[str | None] = mapped_column(Id)
+    visitor_id: Mapped[str | None] = mapped_column(Id)
     model: Mapped[str | None] = mapped_column(String(200))
     attributes: Mapped[dict[str, Any]] = mapped_column(default=dict)
     message_count: Mapped[int] = mapped_column(default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 import uuid
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import jsonschema_rs
+from PIL import Image
 
 from openapi import bundle
 from openapi.validation import compile_schema
@@ -25,6 +27,13 @@ NOTE = (
 )
 SINGULAR = {"indices": "index", "categories": "category", "deliveries": "delivery"}
 _numbers = count(1)
+
+
+def picture() -> tuple[str, bytes, str]:
+    """A small PNG to upload, each time another."""
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16), next(_numbers)).save(out, "PNG")
+    return "icon.png", out.getvalue(), "image/png"
 
 
 def kind_of(collection: str) -> str:
@@ -243,7 +252,9 @@ class Specimens:
             return {"json": body}
         properties = operation.body[1]["schema"]["properties"]
         files = {
-            name: (f"note-{next(_numbers)}.txt", NOTE + str(next(_numbers)).encode(), "text/plain")
+            name: picture()
+            if operation.path.endswith("/icons/upload")
+            else (f"note-{next(_numbers)}.txt", NOTE + str(next(_numbers)).encode(), "text/plain")
             for name in body
             if properties[name].get("format") == "binary"
         }
