@@ -18,6 +18,7 @@ from models.chat.conversations import ChatSession
 from models.errors import NotFound
 from models.knowledge.library import Category, Document, DocumentCategory, KnowledgeIndex
 from models.personas import Persona, PersonaAssignment, PersonaCategory, PersonaIndex
+from storage import audit
 from storage.database import Session
 from storage.retrieval import Reach
 
@@ -46,6 +47,8 @@ def session(db: Session, id: str, *, lock: bool = False) -> ChatSession:
     found = db.require(ChatSession, id, lock=lock)
     if found.user_id != caller().user_id and not caller().is_admin:
         raise NotFound()
+    if found.user_id != caller().user_id:
+        audit.read(db, caller(), "session", found.id)
     return found
 
 

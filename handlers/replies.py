@@ -139,7 +139,9 @@ class Listing:
         if self.by_cursor is None or self.paging.cursor is None:
             raise RuntimeError("only a list with cursors goes on behind one")
         size = self.paging.page_size
-        query = self._ordered(filtered.where(after(self.by_cursor, self.paging.cursor))).limit(size + 1)
+        down = (self.paging.ordering or "").startswith("-")
+        behind = after(self.by_cursor, self.paging.cursor, down=down)
+        query = self._ordered(filtered.where(behind)).limit(size + 1)
         rows = db.scalars(query).unique().all()
         more, rows = len(rows) > size, rows[:size]
         following = cursor_of(rows[-1].created_at, rows[-1].id) if more else None
@@ -242,8 +244,10 @@ def with_query(url: str, query: dict[str, Any]) -> str:
     return f"{url}?{urlencode(query, doseq=True)}" if query else url
 
 
-def after(columns: tuple[Column, Column], cursor: str) -> ColumnElement[bool]:
-    """The condition for rows behind ``cursor`` in ascending order."""
+def after(columns: tuple[Column, Column], cursor: str, *, down: bool = False) -> ColumnElement[bool]:
+    """The condition for rows behind ``cursor``, in ascending order or ``down``."""
     moment, id = place_of(cursor)
     at, key = columns
+    if down:
+        return or_(at < moment, and_(at == moment, key < id))
     return or_(at > moment, and_(at == moment, key > id))

@@ -28,6 +28,7 @@ from openapi import replays
 from openapi.contract import Contract, Operation
 from openapi.exchange import Exchange
 from openapi.sending import Headers, send_empty, send_stream, send_whole
+from storage import audit
 from storage.database import reading, transaction
 from storage.settings import settings
 from storage.threads import in_thread
@@ -53,6 +54,15 @@ def _matches(header: str, etag: str, *, weak: bool) -> bool:
     if weak:
         wanted = [tag.removeprefix("W/") for tag in wanted]
     return etag in wanted
+
+
+def _bind_act(exchange: Exchange) -> None:
+    audit.bind(
+        exchange.caller,
+        address=exchange.client,
+        request_id=exchange.request_id,
+        operation=exchange.operation.id if exchange.operation else None,
+    )
 
 
 def _unpack(result: Any) -> tuple[Any, int, dict[str, str]]:
@@ -86,6 +96,7 @@ class DispatchOperation:
         exchange = exchanges.of(scope)
         if exchange.caller is not None:
             auth.bind(exchange.caller)
+        _bind_act(exchange)
         arguments = {
             name: value
             for name, value in exchange.arguments.items()

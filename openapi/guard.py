@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 from connexion.exceptions import ProblemException
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,15 +21,20 @@ from uuid_utils import uuid7
 
 from handlers import problems
 from handlers.problems import Problem
+from models.access import Caller
+from models.audit import is_administrative
+from models.errors import DomainError
 from openapi import exchange as exchanges
 from openapi.exchange import Exchange
 from openapi.sending import send_problem
-from storage import metrics
+from storage import audit, metrics
+from storage.threads import in_thread
 
 log = structlog.get_logger("booga.request")
 
 DRAIN_BYTES = 256 * 1024 * 1024
 DRAIN_SECONDS = 10.0
+_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -104,6 +109,8 @@ class Guard:
             problem = problem_of(fault, exchange)
             if line.status:
                 raise
+            if problem.status == 403 and exchange.caller is not None:
+                await _note_refusal(exchange, exchange.caller)
             await send_problem(line.send, exchange, problem)
         finally:
             self._record(exchange, line.status)
@@ -127,6 +134,25 @@ class Guard:
             tenant=caller.tenant_id if caller else None,
             caller=caller.identity if caller else None,
         )
+
+
+async def _note_refusal(exchange: Exchange, caller: Caller) -> None:
+    """What rights, capabilities or rules refused in an administrative area stands in the audit log."""
+    operation = exchange.operation
+    if operation is None or not is_administrative(operation.scope):
+        return
+    audit.bind(caller, address=exchange.client, request_id=exchange.request_id, operation=operation.id)
+    area = (operation.scope or "").partition(":")[0]
+    try:
+        await in_thread(audit.refused, caller, area, _named(exchange))
+    except (SQLAlchemyError, DomainError) as fault:  # the refusal itself stands, whatever the database says
+        log.error("refusal not written", operation=operation.id, fault=type(fault).__name__)
+
+
+def _named(exchange: Exchange) -> str | None:
+    """The id in the path, where it is one: nothing was validated yet."""
+    id = exchange.path_values.get("id", "")
+    return id.lower() if _ID.fullmatch(id) else None
 
 
 def _check_target(scope: Scope) -> None:

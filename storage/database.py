@@ -46,6 +46,8 @@ class Session(OrmSession):
     """A session bound to one tenant, or to none (``tenant_id`` None) for the platform's own work."""
 
     tenant_id: str | None = None
+    writes: bool = True
+    """Whether what it is told to change is kept."""
 
     def require(
         self,
@@ -132,6 +134,8 @@ def _prepare_sqlite(engine: Engine) -> None:
 @cache
 def engine() -> Engine:
     """The process's connections to SQL."""
+    from storage import audit  # noqa: F401 - so that no process writes without its hook; it imports this module
+
     url = make_url(settings().database_url)
     options: dict[str, Any] = {
         "poolclass": QueuePool,
@@ -181,7 +185,7 @@ def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Ite
         _sqlite_writer.acquire()
     try:
         session = Session(_for(bind, writes, isolation), expire_on_commit=False, autoflush=writes)
-        session.tenant_id = tenant_id
+        session.tenant_id, session.writes = tenant_id, writes
         token = _open.set(session)
         try:
             yield session
@@ -216,6 +220,20 @@ def reading(of: OfTenant) -> Iterator[Session]:
     """A consistent view that does not write."""
     with _begin(of.tenant_id, writes=False, isolation="REPEATABLE READ") as session:
         yield session
+
+
+@contextmanager
+def apart(of: OfTenant) -> Iterator[Session]:
+    """A unit of work that is kept whatever becomes of the reading around it.
+
+    Never inside a transaction that writes: SQLite would wait for itself.
+    """
+    token = _open.set(None)
+    try:
+        with _begin(of.tenant_id, writes=True, isolation=None) as session:
+            yield session
+    finally:
+        _open.reset(token)
 
 
 @contextmanager

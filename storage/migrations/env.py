@@ -8,6 +8,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import text
 
 import models.access
+import models.audit
 import models.bots
 import models.chat.analytics
 import models.chat.conversations

@@ -1,0 +1,216 @@
+"""The audit log: a row for each act, in the transaction of the act itself.
+
+Rows that go through the database session need no word about it: the hook below sees them when they are
+sent. Statements in bulk or in Core pass it by; whoever changes an audited table by one calls ``note`` in the
+same transaction. Who acts, and from where, is what the binding bound (``bind``); without it, the system.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import Table, event, inspect
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.orm import UOWTransaction
+
+from models.access import Caller
+from models.audit import (
+    DELETIONS_ALONE,
+    OBJECTS,
+    ActorKind,
+    AuditAction,
+    AuditEntry,
+    is_shown,
+    is_told,
+    name_of,
+    shown,
+)
+from models.base import Base, TenantOwned, new_id, now
+from storage.database import Session, apart
+
+_ENTRIES = cast(Table, AuditEntry.__table__)
+
+
+@dataclass(slots=True)
+class Act:
+    """The request that acts: who sent it, from which address, under which id, to do what."""
+
+    caller: Caller | None
+    address: str
+    request_id: str
+    operation: str | None
+    seen: set[str] = field(default_factory=set)
+    """What of others it has read already: once is told once."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_act: ContextVar[Act | None] = ContextVar("act", default=None)
+
+
+def bind(caller: Caller | None, *, address: str, request_id: str, operation: str | None) -> None:
+    """Say who acts in this context from here on."""
+    _act.set(Act(caller, address[:45], request_id[:128], operation))
+
+
+def note(
+    db: Session,
+    action: AuditAction,
+    object_type: str,
+    object_id: str | None,
+    *,
+    tenant_id: str | None = None,
+    fields: Iterable[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one act down, in the transaction ``db``: for what bulk and Core statements do.
+
+    ``values`` are of those ``fields`` alone that hold nothing personal and no secret.
+    """
+    told = [*fields]
+    _write(db, [_row(action, object_type, object_id, tenant_id or db.tenant_id, told, dict(values or {}))])
+
+
+def read(db: Session, caller: Caller, object_type: str, object_id: str) -> None:
+    """Write down that somebody reads what is another's, before it is shown; once for each request.
+
+    A transaction that only reads cannot keep it, so that it then gets one of its own.
+    """
+    act = _act.get()
+    if act is not None:
+        with act.lock:
+            if object_id in act.seen:
+                return
+            act.seen.add(object_id)
+    rows = [_row(AuditAction.READ, object_type, object_id, caller.tenant_id, [], {})]
+    if db.writes:
+        _write(db, rows)
+    else:
+        with apart(caller) as own:
+            _write(own, rows)
+
+
+def refused(caller: Caller, area: str, object_id: str | None) -> None:
+    """Write down that the bound request was refused, in a transaction of its own."""
+    with apart(caller) as db:
+        note(db, AuditAction.REFUSED, area, object_id)
+
+
+def _write(db: OrmSession, rows: list[dict[str, Any]]) -> None:
+    db.connection().execute(_ENTRIES.insert(), rows)
+
+
+def _row(
+    action: AuditAction,
+    object_type: str,
+    object_id: str | None,
+    tenant_id: str | None,
+    fields: list[str],
+    values: dict[str, Any],
+) -> dict[str, Any]:
+    act = _act.get()
+    caller = act.caller if act else None
+    kind = ActorKind.SYSTEM if act is None else ActorKind.ANONYMOUS
+    if caller is not None:
+        kind = ActorKind.KEY if caller.key_id else ActorKind.USER
+        if caller.role == ActorKind.OPERATOR:
+            kind = ActorKind.OPERATOR
+    return {
+        "id": new_id(),
+        "tenant_id": tenant_id,
+        "created_at": now(),
+        "actor_kind": kind.value,
+        "actor_id": caller.user_id if caller else None,
+        "key_id": caller.key_id if caller else None,
+        "action": action.value,
+        "object_type": object_type,
+        "object_id": object_id,
+        "fields": fields,
+        "values": values,
+        "operation": act.operation if act else None,
+        "address": act.address if act else "",
+        "request_id": act.request_id if act else None,
+    }
+
+
+# ---- What goes through the session ----
+
+
+@event.listens_for(Session, "after_flush")
+def _note_rows(session: OrmSession, context: UOWTransaction) -> None:
+    """Every audited row that was just sent. What is not audited costs a look into a table."""
+    rows = [
+        told
+        for action, changed in (
+            (AuditAction.CREATE, session.new),
+            (AuditAction.UPDATE, session.dirty),
+            (AuditAction.DELETE, session.deleted),
+        )
+        for row in changed
+        if row.__tablename__ in OBJECTS and (told := _told(action, row)) is not None
+    ]
+    if not rows:
+        return
+    ended = {row["object_id"] for row in rows if row["object_type"] == "tenant" and row["action"] == "delete"}
+    for row in rows:
+        if row["tenant_id"] in ended:
+            row["tenant_id"] = None  # what told of a tenant's rows went with it
+    _write(session, rows)
+
+
+def _told(action: AuditAction, row: Base) -> dict[str, Any] | None:
+    table = row.__tablename__
+    if getattr(row, "session_id", None) is not None:
+        return None  # a file in a conversation
+    if table in DELETIONS_ALONE and action is not AuditAction.DELETE:
+        return None
+    fields, values = _changes(action, row)
+    if action is AuditAction.UPDATE and not fields:
+        return None
+    told = _row(action, OBJECTS[table], _object_id(row), _tenant_of(row), fields, values)
+    if table == "sign_ins" and told["actor_kind"] == ActorKind.ANONYMOUS:
+        told |= {"actor_kind": ActorKind.USER.value, "actor_id": row.__dict__["user_id"]}
+    return told
+
+
+def _tenant_of(row: Base) -> str | None:
+    if isinstance(row, TenantOwned):
+        return row.tenant_id
+    return row.__dict__["id"] if row.__tablename__ == "tenants" else None
+
+
+def _object_id(row: Base) -> str:
+    """Its id; of what joins two things, the first one's."""
+    keys = inspect(row).mapper.primary_key_from_instance(row)
+    return str(keys[0])
+
+
+def _changes(action: AuditAction, row: Base) -> tuple[list[str], dict[str, Any]]:
+    """The names of the fields that were set, and the values before and after that may be shown."""
+    state, table = inspect(row), row.__tablename__
+    keys = {} if "id" in state.mapper.columns else {column.name for column in state.mapper.primary_key}
+    if action is AuditAction.DELETE:
+        return [], {name: {"from": row.__dict__.get(name)} for name in sorted(keys)}
+    fields: list[str] = []
+    values: dict[str, Any] = {}
+    for attribute in state.mapper.attrs:
+        name = attribute.key
+        linked = getattr(attribute, "secondary", None) is not None
+        if not (linked or name in state.mapper.columns) or not is_told(table, name):
+            continue
+        history = state.attrs[name].history
+        if not history.has_changes():
+            continue
+        after = history.added[0] if history.added else None
+        before = history.deleted[0] if history.deleted else None
+        if not linked and after == before:
+            continue
+        fields.append(name_of(name))
+        if not linked and is_shown(name):
+            values[name] = {"to": shown(name, after)}
+            if action is AuditAction.UPDATE:
+                values[name] = {"from": shown(name, before), **values[name]}
+    return sorted(fields), values
