@@ -204,6 +204,22 @@ def register(main: click.Group, one_clear_line: Any) -> None:
             lifecycle.work()
 
     @main.command()
+    @click.option("--everything", is_flag=True, help="Read all files anew, too.")
+    def reindex(everything: bool) -> None:
+        """Promise new vectors where the embedding model changed; the server or a worker makes them."""
+        from storage import embeddings, library, vectors  # what other commands do without
+
+        with one_clear_line():
+            settings()
+            prepare()
+            maker = vectors.embedder()
+            if isinstance(maker, embeddings.Unavailable) and not everything:
+                raise Conflict(f"There is no embedding model: {maker.reason}")
+            with platform() as db:
+                count = library.reindex(db, getattr(maker, "name", ""), everything=everything)
+        click.echo(f"{count} documents will be indexed anew by the server or a worker")
+
+    @main.command()
     def doctor() -> None:
         """Look at every part that the server stands on; status 1 when one is down."""
         from storage import health  # it brings the vectors along, which other commands do without

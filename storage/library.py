@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete as remove
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from models.base import Base, now
@@ -22,7 +22,7 @@ from storage.database import OfTenant, Session, engine, transaction
 INGEST, EMBED, FORGET = "ingest", "embed", "forget"
 """Kinds of jobs: read a document, make its vectors, remove what deleted documents left outside of SQL."""
 
-_FIRST, _SOON, _THEN = 1, 3, 5
+_FIRST, _SOON, _THEN, _LAST = 1, 3, 5, 7
 _ROWS = 20_000
 """How many postings are written at once: other writers wait for as long as that takes."""
 _BATCH = 200
@@ -102,6 +102,37 @@ def read_again(db: Session, document: Document) -> None:
     document.error_code = document.error_detail = None
     queue.cancel(db, EMBED, document.id)
     queue.enqueue(db, INGEST, document.id, priority=_SOON if document.session_id else _THEN)
+
+
+def reindex(db: Session, embedder: str, *, everything: bool = False) -> int:
+    """Promise the vectors of this embedder for every document that lacks them; how many there are.
+
+    Meanwhile their words find them. ``everything``: read all files anew, too, whatever they have.
+    """
+    if everything:
+        documents = db.scalars(select(Document).where(Document.status == IngestStatus.READY)).all()
+    else:
+        lacking = or_(
+            Document.embedder.is_(None),
+            Document.embedder != embedder,
+            Document.vector_count < Document.chunk_count,
+        )
+        wanted = select(Document).where(Document.status == IngestStatus.READY, lacking)
+        documents = db.scalars(wanted.where(Document.chunk_count > 0)).all()
+    for document in documents:
+        if everything:
+            document.status, document.progress = IngestStatus.PENDING, 0.0
+        else:
+            document.status, document.progress = IngestStatus.EMBEDDING, EMBEDDING_FROM
+        document.error_detail = None
+        queue.enqueue(
+            db,
+            INGEST if everything else EMBED,
+            document.id,
+            tenant_id=document.tenant_id,
+            priority=_LAST,
+        )
+    return len(documents)
 
 
 # ---- What the jobs write ----

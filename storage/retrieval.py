@@ -19,7 +19,7 @@ from models.knowledge import expansion, relevance
 from models.knowledge.expansion import AnalysedQuery
 from models.knowledge.keywords import Layout, terms_needed
 from models.knowledge.library import Chunk, Document, DocumentCategory, IngestStatus, Posting
-from models.knowledge.ranking import DocumentView, Mode, Ranked, VectorHit, rank
+from models.knowledge.ranking import DocumentView, Method, Mode, Ranked, VectorHit, rank
 from storage import vectors
 from storage.database import OfTenant, Session, reading
 from storage.embeddings import EmbeddingFailure, Unavailable, Vectors
@@ -125,16 +125,19 @@ def search(
     limit: int = 10,
     threshold: float | None = None,
     mode: Mode = "hybrid",
+    expand: bool = True,
+    method: Method | None = None,
 ) -> Found:
     """The passages that answer ``question``, at most ``limit``, one for each page.
 
     Only what ``reach`` and ``narrow`` leave is looked at, and what ``session_id``'s session was given;
     statistics are counted over that alone. Where vectors cannot be used the search goes on without them
-    and says so, except in the mode ``vector``, which has nothing else.
+    and says so, except in the mode ``vector``, which has nothing else. ``expand`` and ``method`` leave parts
+    of the ranking out, to see what they are worth.
     """
     clock = _Clock()
     narrow = narrow or Narrow()
-    query = expansion.analyse(question)
+    query = expansion.analyse(question, expand=expand)
     maker = None if mode == "keyword" else vectors.embedder()
     degraded = maker.reason if isinstance(maker, Unavailable) else None
     asked: Future[Vectors] | None = None
@@ -161,6 +164,7 @@ def search(
             used,
             limit,
             threshold=relevance.DEFAULT_THRESHOLD if threshold is None else threshold,
+            method=method,
         )
     clock.lap("ranking_ms")
     hits: list[Hit] = []

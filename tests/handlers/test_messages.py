@@ -296,7 +296,7 @@ class TestAnswersFromDocuments:
             assert reply["content"][check["start"] : check["end"]] == check["text"]
         assert 77 not in by_number
         trace = chat.get(f"{asked}/messages/{reply['id']}/trace").json()
-        assert trace["dropped_citations"] == [77]
+        assert 77 in trace["dropped_citations"]
         assert chat.get(f"{asked}/messages").json()["results"][-1] == reply
 
     def test_a_question_that_leans_on_the_last_one_is_searched_for_whole(

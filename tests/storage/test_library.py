@@ -12,6 +12,7 @@ from models.tenancy import Product, Region, Stack
 from models.work import Job
 from storage import files, library, vectors
 from storage.database import platform, reading, transaction
+from storage.embeddings import OfflineEmbedder
 from storage.library import Removed
 from storage.settings import settings
 from storage.vectors import VectorsUnavailable
@@ -180,3 +181,45 @@ class TestAdding:
         assert add(of, index, "a.pdf", b"%PDF-1.7 this is none") == id
         settled(of, id)
         assert found(of, id).error_code == "invalid_file"
+
+
+class TestReindexing:
+    def test_another_embedding_model_gets_vectors_of_its_own_and_takes_the_old_ones_place(
+        self, of: Of, index: str
+    ) -> None:
+        with runner():
+            current, outdated = (add(of, index, f"{name}.txt", f"{name}: {TEXT}") for name in ("one", "two"))
+            settled(of, current, outdated)
+        maker = vectors.embedder()
+        assert isinstance(maker, OfflineEmbedder)
+        document = found(of, outdated)
+        before = library.place_of_vectors(document, "an-older-model")
+        vectors.upsert(before, outdated, [0], maker.embed([TEXT]))
+        vectors.remove(library.place_of_vectors(document, maker.name), outdated)
+        with transaction(of) as db:
+            db.require(Document, outdated).embedder = "an-older-model"
+        with platform() as db:
+            assert library.reindex(db, maker.name) == 1
+        assert (found(of, outdated).status, found(of, current).status) == ("embedding", "ready")
+        with runner():
+            settled(of, outdated)
+        assert vectors_of(found(of, outdated)) == vectors_of(found(of, current)) > 0
+        assert found(of, outdated).embedder == maker.name
+        assert outdated not in vectors.holdings().get(before, {})
+        with platform() as db:
+            assert library.reindex(db, maker.name) == 0
+
+    def test_everything_is_read_anew_when_that_is_asked_for(self, of: Of, index: str) -> None:
+        with runner():
+            id = add(of, index, "one.txt", TEXT)
+            settled(of, id)
+        first = found(of, id)
+        with platform() as db:
+            assert library.reindex(db, first.embedder or "", everything=True) >= 1
+        with runner():
+            settled(of, id)
+        again = found(of, id)
+        assert again.parsed_at is not None
+        assert first.parsed_at is not None
+        assert again.parsed_at > first.parsed_at
+        assert vectors_of(again) == vectors_of(first) > 0
