@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from handlers.problems import Problem
-from storage.database import OfTenant, Session, reading
+from storage.database import Everyone, OfTenant, Session, reading
 
 Dump = Callable[[Any], dict[str, Any]]
 Url = Callable[[dict[str, Any]], str]
@@ -94,7 +94,7 @@ class Listing:
     paging: Paging
     orderings: Mapping[str, Column]
     tie: Column
-    of: OfTenant
+    of: OfTenant | Everyone
     searched: tuple[Column, ...] = ()
     columns: tuple[str, ...] = ()
     by_cursor: tuple[Column, Column] | None = None

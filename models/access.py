@@ -160,11 +160,6 @@ class ApiKey(TenantOwned, Entity):
         self.key_hash, self.prefix = digest(secret), secret[:12]
         return secret
 
-    def revoke(self) -> None:
-        """Make it good for nothing, at once and for ever."""
-        self.revoked_at = self.revoked_at or now()
-        self.previous_hash = self.previous_until = None
-
     def is_usable(self) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now())

@@ -52,6 +52,10 @@ class CapabilityRequired(Forbidden):
     """No active subscription grants what this needs."""
 
 
+class QuotaExhausted(Forbidden):
+    """The tenant has as much as it may have."""
+
+
 class TooLarge(DomainError):
     """More bytes than allowed."""
 

@@ -42,6 +42,15 @@ class OfTenant(Protocol):
         """The tenant's id."""
 
 
+class Everyone:
+    """In place of a tenant: operators' lists go over all of them."""
+
+    tenant_id = None
+
+
+EVERYONE = Everyone()
+
+
 class Session(OrmSession):
     """A session bound to one tenant, or to none (``tenant_id`` None) for the platform's own work."""
 
@@ -216,7 +225,7 @@ def transaction(of: OfTenant, *, serializable: bool = False) -> Iterator[Session
 
 
 @contextmanager
-def reading(of: OfTenant) -> Iterator[Session]:
+def reading(of: OfTenant | Everyone) -> Iterator[Session]:
     """A consistent view that does not write."""
     with _begin(of.tenant_id, writes=False, isolation="REPEATABLE READ") as session:
         yield session

@@ -57,9 +57,14 @@ class Incoming:
         return target
 
 
+def folder_of(tenant_id: str) -> Path:
+    """Where a tenant's files are."""
+    return settings().data_dir / "files" / tenant_id
+
+
 def path_of(tenant_id: str, sha256: str) -> Path:
     """Where a tenant's file with this content is, or would be."""
-    return settings().data_dir / "files" / tenant_id / sha256[:2] / sha256
+    return folder_of(tenant_id) / sha256[:2] / sha256
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Server:
         """
         of = tenant or self.tenant
         with self.database() as db:
-            user = db.get_one(User, of["user_id"]) if role is None else _new_user(db, of, role)
+            user = db.get_one(User, of["user_id"]) if role is None else new_user(db, of, role)
             held = effective_scopes(user.role, None if scopes is None else list(scopes))
             key, secret = ApiKey.issue(user_id=user.id, role=user.role, name="test", scopes=held)
             key.tenant_id = user.tenant_id
@@ -122,7 +122,8 @@ class Server:
             ) from None
 
 
-def _new_user(db: Session, tenant: Tenant, role: str) -> User:
+def new_user(db: Session, tenant: Tenant, role: str, *, seated: bool = True) -> User:
+    """A user of that role, with a seat and the region of the tenant's stack."""
     of = {"tenant_id": tenant["tenant_id"]}
     stack = db.get_one(Stack, tenant["stack_id"])
     subscription = db.scalars(
@@ -133,7 +134,8 @@ def _new_user(db: Session, tenant: Tenant, role: str) -> User:
     user = User(**of, email=f"{role}-{next(_numbers)}-{os.getpid()}@example.com", role=Role(role))
     db.add(user)
     db.flush()
-    db.add(Seat(**of, subscription_id=subscription.id, user_id=user.id))
+    if seated:
+        db.add(Seat(**of, subscription_id=subscription.id, user_id=user.id))
     db.add(RegionAssignment(**of, user_id=user.id, region_id=stack.region_id))
     db.flush()
     return user

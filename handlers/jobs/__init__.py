@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
-from handlers.jobs import embed, forget, ingest
-from storage import library
+from handlers.jobs import embed, forget, forget_tenant, ingest
+from storage import library, quotas
 from storage.queue import Kind
 
 KINDS: Final[Mapping[str, Kind]] = {
     library.INGEST: Kind(ingest.run, ingest.bury),
     library.EMBED: Kind(embed.run, embed.bury, lane="slow"),
     library.FORGET: Kind(forget.run, forget.bury),
+    quotas.FORGET_TENANT: Kind(forget_tenant.run, forget_tenant.bury),
 }
 """Every kind of job that can be asked for. What is slow has a thread of its own."""

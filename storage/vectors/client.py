@@ -114,6 +114,11 @@ def drop(tenant_id: str, index_id: str | None) -> int:
     return int(_chroma().ask("drop", {"prefix": prefix(tenant_id, index_id)}, None, WRITE_SECONDS))
 
 
+def drop_all(tenant_id: str) -> int:
+    """Forget all vectors of a tenant; how many there were."""
+    return int(_chroma().ask("drop", {"prefix": f"{tenant_id}."}, None, WRITE_SECONDS))
+
+
 def count(of: str) -> int:
     """How many vectors a collection holds; 0 where there is none."""
     return int(_chroma().ask("count", {"collection": of}, None, WRITE_SECONDS))

@@ -1,0 +1,65 @@
+"""Organizations: labels within a tenant, which grant nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from handlers.auth import caller
+from handlers.replies import Listing, Paging, created
+from handlers.schemas import tenancy as wire
+from handlers.tenancy import remove
+from models.tenancy import Organization
+from storage.database import reading, transaction
+
+ORDERINGS = {
+    "name": Organization.name,
+    "created_at": Organization.created_at,
+    "updated_at": Organization.updated_at,
+}
+show = wire.Organization().show
+COLUMNS = wire.columns(wire.Organization)
+
+
+def list(paging: Paging) -> Listing:
+    """The tenant's organizations."""
+    query = select(Organization)
+    return Listing(
+        query,
+        show,
+        paging,
+        ORDERINGS,
+        Organization.id,
+        caller(),
+        searched=(Organization.name,),
+        columns=COLUMNS,
+    )
+
+
+def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make a label."""
+    with transaction(caller()) as db:
+        organization = db.put(Organization(**body))
+        return created(show(organization), f"/api/v1/tenants/organizations/{organization.id}")
+
+
+def get(id: str) -> dict[str, Any]:
+    """The organization as it stands."""
+    with reading(caller()) as db:
+        return show(db.require(Organization, id))
+
+
+def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Rename it."""
+    with transaction(caller()) as db:
+        organization = db.require(Organization, id, lock=True)
+        organization.name = body["name"]
+        db.flush()
+        return show(organization)
+
+
+def delete(id: str) -> None:
+    """Remove a label that nothing carries."""
+    with transaction(caller()) as db:
+        remove(db, db.require(Organization, id, lock=True), "Personas or bots carry")
