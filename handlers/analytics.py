@@ -31,7 +31,8 @@ BY = {"persona": "persona_id", "model": "model", "user": "user_id"}
 def session(id: str, exchange: Exchange) -> dict[str, Any] | Text:
     """One conversation's figures."""
     with reading(caller()) as db:
-        found = _figures(db, reach.session(db, id).id)
+        counts = reach.session(db, id).counts
+        found = _figures(db, id) if counts is None else analytics.of_session(counts)
     if exchange.media_type == "text/csv":
         return Text(csv_rows([[*found], [*found.values()]]), "text/csv; charset=utf-8")
     return {"session_id": id, "figures": found}

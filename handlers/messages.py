@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from handlers import reach, turns
 from handlers.auth import caller, require_stack_capability
 from handlers.briefing import Briefing, briefing_of
 from handlers.problems import Problem
-from handlers.replies import Events, Listing, Paging
+from handlers.replies import Events, Listing, Paging, place_of
 from handlers.requests import Exchange, Replay
 from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
@@ -47,8 +48,9 @@ def list(id: str, leaf: str | None, paging: Paging) -> Listing:
     with reading(caller()) as db:
         session = reach.session(db, id)
         _check_leaf(db, id, leaf)
-    return Listing(
-        conversations.on_branch(id, leaf or session.leaf_id).options(selectinload(ChatMessage.citations)),
+        leaf = leaf or session.leaf_id
+    return Branch(
+        conversations.on_branch(id, leaf),
         wire.show,
         paging,
         {"created_at": ChatMessage.created_at},
@@ -56,7 +58,29 @@ def list(id: str, leaf: str | None, paging: Paging) -> Listing:
         caller(),
         columns=tuple(COLUMNS),
         by_cursor=(ChatMessage.created_at, ChatMessage.id),
+        session_id=id,
+        leaf_id=leaf,
     )
+
+
+@dataclass(slots=True)
+class Branch(Listing):
+    """A branch of a conversation: a page of it is read by the depths of its messages, however long it is."""
+
+    session_id: str = ""
+    leaf_id: str | None = None
+
+    def _count(self, db: Session) -> int:
+        return conversations.depth_of(db, self.session_id, self.leaf_id) or 0
+
+    def _rows(self, db: Session, offset: int, size: int) -> Sequence[ChatMessage]:
+        part = conversations.part_of_branch(self.session_id, self.leaf_id, offset, size)
+        return db.scalars(part.options(selectinload(ChatMessage.citations))).all()
+
+    def _rows_after(self, db: Session, cursor: str, size: int) -> Sequence[ChatMessage]:
+        _, id = place_of(cursor)
+        depth = conversations.depth_of(db, self.session_id, id)
+        return [] if depth is None else self._rows(db, depth, size)
 
 
 def _check_leaf(db: Session, session_id: str, leaf: str | None) -> None:

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,14 +115,28 @@ class Listing:
             query = query.order_by(column.desc() if down else column.asc())
         return query.order_by(self.tie.desc() if down else self.tie.asc())
 
+    def _count(self, db: Session) -> int:
+        return db.scalar(select(func.count()).select_from(self._filtered().order_by(None).subquery())) or 0
+
+    def _rows(self, db: Session, offset: int, size: int) -> Sequence[Any]:
+        """So many rows, in order."""
+        return db.scalars(self._ordered(self._filtered()).limit(size).offset(offset)).unique().all()
+
+    def _rows_after(self, db: Session, cursor: str, size: int) -> Sequence[Any]:
+        """The same behind a cursor."""
+        if self.by_cursor is None:
+            raise RuntimeError("only a list with cursors goes on behind one")
+        down = (self.paging.ordering or "").startswith("-")
+        query = self._ordered(self._filtered().where(after(self.by_cursor, cursor, down=down)))
+        return db.scalars(query.limit(size)).unique().all()
+
     def page(self, db: Session, url: Url) -> dict[str, Any]:
         """The page as the contract shows lists; ``url`` makes an absolute URL with other query values."""
-        filtered = self._filtered()
-        count = db.scalar(select(func.count()).select_from(filtered.order_by(None).subquery())) or 0
+        count = self._count(db)
         if self.by_cursor is not None and self.paging.cursor is not None:
-            return self._behind_cursor(db, filtered, count, url)
+            return self._behind_cursor(db, count, url)
         number, size = self.paging.page, self.paging.page_size
-        rows = db.scalars(self._ordered(filtered).limit(size).offset((number - 1) * size)).unique().all()
+        rows = self._rows(db, (number - 1) * size, size)
         last = max(1, -(-count // size))
         more = number * size < count
         shown = {
@@ -135,14 +149,9 @@ class Listing:
             shown["next_cursor"] = cursor_of(rows[-1].created_at, rows[-1].id) if more and rows else None
         return shown
 
-    def _behind_cursor(self, db: Session, filtered: Select[Any], count: int, url: Url) -> dict[str, Any]:
-        if self.by_cursor is None or self.paging.cursor is None:
-            raise RuntimeError("only a list with cursors goes on behind one")
+    def _behind_cursor(self, db: Session, count: int, url: Url) -> dict[str, Any]:
         size = self.paging.page_size
-        down = (self.paging.ordering or "").startswith("-")
-        behind = after(self.by_cursor, self.paging.cursor, down=down)
-        query = self._ordered(filtered.where(behind)).limit(size + 1)
-        rows = db.scalars(query).unique().all()
+        rows = self._rows_after(db, self.paging.cursor or "", size + 1)
         more, rows = len(rows) > size, rows[:size]
         following = cursor_of(rows[-1].created_at, rows[-1].id) if more else None
         return {
@@ -158,12 +167,7 @@ class Listing:
         offset, header_sent = 0, False
         while True:
             with reading(self.of) as db:
-                rows = [
-                    self.dump(row)
-                    for row in db.scalars(
-                        self._ordered(self._filtered()).limit(CSV_BATCH).offset(offset)
-                    ).unique()
-                ]
+                rows = [self.dump(row) for row in self._rows(db, offset, CSV_BATCH)]
             if not header_sent:
                 yield csv_rows([self.columns])
                 header_sent = True

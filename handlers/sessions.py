@@ -80,7 +80,7 @@ def _found(
         if value is not None:
             query = query.where(column == value)
     if search:
-        said = select(ChatMessage.session_id).where(ChatMessage.content.icontains(search, autoescape=True))
+        said = conversations.said_lately(caller(), search)
         query = query.where(
             or_(ChatSession.title.icontains(search, autoescape=True), ChatSession.id.in_(said))
         )

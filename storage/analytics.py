@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, Select, Table, func, select
+from sqlalchemy import Connection, Select, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.base import new_id, now
 from models.chat.analytics import NOBODY, SUMS, LatencyHour, Span, UsageHour, bar_of, border, figures, hour_of
+from models.chat.conversations import ChatSession
 from storage.database import Session
 
 _USAGE = cast(Table, UsageHour.__table__)
 _LATENCY = cast(Table, LatencyHour.__table__)
+_SESSIONS = cast(Table, ChatSession.__table__)
 _KEY = ("tenant_id", "hour", "bot_id", "user_id", "persona_id", "model")
 _BAR = ("tenant_id", "bot_id", "hour", "measure", "bar")
 MEASURES = ("latency", "first_token")
@@ -35,6 +37,7 @@ class Counted:
     latency_ms: int | None = None
     first_token_ms: int | None = None
     at: datetime = field(default_factory=now)
+    session_id: str | None = None
 
     def key(self) -> tuple[Any, ...]:
         """Which row of ``usage_hours`` it is added to."""
@@ -44,6 +47,7 @@ class Counted:
 
 def count(connection: Connection, counted: Sequence[Counted]) -> None:
     """Add to the counts, in the transaction of what is counted."""
+    _count_in_sessions(connection, counted)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     bars: dict[tuple[Any, ...], int] = {}
     for one in counted:
@@ -66,6 +70,43 @@ def count(connection: Connection, counted: Sequence[Counted]) -> None:
     # Always in the same order, so that two workers who count alike wait for each other instead of locking up.
     _add(connection, _USAGE, usage, _KEY, (*SUMS, "cost"))
     _add(connection, _LATENCY, latencies, _BAR, ("replies",))
+
+
+def _count_in_sessions(connection: Connection, counted: Sequence[Counted]) -> None:
+    """The same in each conversation's own row, so that its figures cost no look at its messages."""
+    ids = sorted({one.session_id for one in counted if one.session_id is not None})
+    present = select(_SESSIONS.c.id, _SESSIONS.c.counts).where(
+        _SESSIONS.c.id.in_(ids), _SESSIONS.c.counts.is_not(None)
+    )
+    # Locked before any other row of the counts, as whoever changes a session does.
+    rows = connection.execute(present.order_by(_SESSIONS.c.id).with_for_update()).all() if ids else []
+    kept: dict[str, dict[str, Any]] = {row.id: row.counts for row in rows}
+    for one in counted:
+        if one.session_id not in kept:
+            continue
+        counts = kept[one.session_id]
+        for name, number in {**one.sums, "cost": one.cost}.items():
+            counts[name] = counts.get(name, 0) + number
+        for measure, value in zip(MEASURES, (one.latency_ms, one.first_token_ms), strict=True):
+            if value is not None:
+                bars = counts.setdefault(measure, {})
+                bar = str(bar_of(value))
+                bars[bar] = bars.get(bar, 0) + 1
+    if kept:
+        changed = [{"b_id": id, "counts": counts} for id, counts in kept.items()]
+        same = {"updated_at": _SESSIONS.c.updated_at}
+        connection.execute(
+            update(_SESSIONS)
+            .where(_SESSIONS.c.id == bindparam("b_id"))
+            .values(counts=bindparam("counts"), **same),
+            changed,
+        )
+
+
+def of_session(counts: dict[str, Any]) -> dict[str, Any]:
+    """A conversation's figures from the counts in its row."""
+    bars = ({int(bar): n for bar, n in counts.get(measure, {}).items()} for measure in MEASURES)
+    return figures(counts, *bars)
 
 
 def _add(

@@ -18,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
-    literal,
     or_,
     select,
     update,
@@ -36,6 +35,10 @@ from storage.database import OfTenant, Session, platform, transaction
 
 READER_LEASE = timedelta(seconds=1)
 """How long a reader on another process counts, unless it is noted again."""
+SEARCHED_MESSAGES = 100_000
+"""The newest messages of a tenant that a search for sessions reads. To find words in any place each text has
+to be read: this bounds what a search may cost. Titles are searched without a bound.
+"""
 HISTORY = 40
 """The newest messages of a branch that a prompt may hold."""
 
@@ -62,19 +65,41 @@ def running_reply(db: Session, session_id: str) -> ChatMessage | None:
     )
 
 
-def on_branch(session_id: str, leaf_id: str | None, most: int | None = None) -> Select[ChatMessage]:
-    """A query for the messages from the root to ``leaf_id`` (the last ``most`` of them), in no order yet."""
-    start = (
-        select(ChatMessage.id, ChatMessage.parent_id, literal(1).label("length"))
+def on_branch(session_id: str, leaf_id: str | None) -> Select[ChatMessage]:
+    """A query for the messages from the root to ``leaf_id``, in no order yet; ``depth`` is their order."""
+    last = (
+        select(ChatMessage.run_id, ChatMessage.depth.label("last"))
         .where(ChatMessage.id == leaf_id, ChatMessage.session_id == session_id)
-        .cte("branch", recursive=True)
+        .cte("runs", recursive=True)
     )
-    parent = aliased(ChatMessage)
-    step = select(parent.id, parent.parent_id, start.c.length + 1).join(start, parent.id == start.c.parent_id)
+    first, before = aliased(ChatMessage), aliased(ChatMessage)
+    fork = (
+        select(before.run_id, before.depth)
+        .select_from(last)
+        .join(first, first.id == last.c.run_id)
+        .join(before, before.id == first.parent_id)
+    )
+    runs = last.union_all(fork)
+    return select(ChatMessage).join(
+        runs, (ChatMessage.run_id == runs.c.run_id) & (ChatMessage.depth <= runs.c.last)
+    )
+
+
+def depth_of(db: Session, session_id: str, id: str | None) -> int | None:
+    """How many messages a session's branch has up to that one; None for one that is not of the session."""
+    return db.scalar(
+        select(ChatMessage.depth).where(ChatMessage.id == id, ChatMessage.session_id == session_id)
+    )
+
+
+def part_of_branch(
+    session_id: str, leaf_id: str | None, after: int = 0, most: int | None = None
+) -> Select[ChatMessage]:
+    """A query for the messages of a branch behind the first ``after`` (at most so many), oldest first."""
+    query = on_branch(session_id, leaf_id).where(ChatMessage.depth > after)
     if most is not None:
-        step = step.where(start.c.length < most)
-    walk = start.union_all(step)
-    return select(ChatMessage).join(walk, ChatMessage.id == walk.c.id)
+        query = query.where(ChatMessage.depth <= after + most)
+    return query.order_by(ChatMessage.depth)
 
 
 def branch(
@@ -86,12 +111,25 @@ def branch(
     with_citations: bool = False,
 ) -> list[ChatMessage]:
     """The messages from the root to ``leaf_id``, oldest first (the last ``most`` of them)."""
-    if leaf_id is None:
+    depth = depth_of(db, session_id, leaf_id) if leaf_id is not None else None
+    if depth is None:
         return []
-    query = on_branch(session_id, leaf_id, most).order_by(ChatMessage.created_at, ChatMessage.id)
+    query = part_of_branch(session_id, leaf_id, 0 if most is None else max(0, depth - most))
     if with_citations:
         query = query.options(selectinload(ChatMessage.citations))
     return list(db.scalars(query))
+
+
+def said_lately(of: OfTenant, words: str) -> Select[str]:
+    """A query for the sessions in whose messages, of the tenant's newest ones, the words stand."""
+    newest = (
+        select(ChatMessage.session_id, ChatMessage.content)
+        .where(ChatMessage.tenant_id == of.tenant_id)
+        .order_by(ChatMessage.created_at.desc())
+        .limit(SEARCHED_MESSAGES)
+        .subquery()
+    )
+    return select(newest.c.session_id).where(newest.c.content.icontains(words, autoescape=True))
 
 
 def begin(
@@ -159,6 +197,9 @@ def _write(
     ]
     at = now()
     question_id, reply_id = of.id if of is not None else new_id(), new_id()
+    depth, run_id = _place(db, session, question_id if question is None else leaf)
+    if run_id is None:
+        run_id = reply_id if question is None else question_id
     owned = {"tenant_id": session.tenant_id, "session_id": session.id, "created_at": at, "updated_at": at}
     rows: list[dict[str, Any]] = []
     if question is not None:
@@ -166,6 +207,8 @@ def _write(
             {
                 "id": question_id,
                 "parent_id": leaf,
+                "depth": depth,
+                "run_id": run_id,
                 "role": "user",
                 "status": MessageStatus.COMPLETE,
                 "persona_version": None,
@@ -177,6 +220,8 @@ def _write(
         {
             "id": reply_id,
             "parent_id": question_id,
+            "depth": depth + len(rows),
+            "run_id": run_id,
             "role": "assistant",
             "content": "",
             "status": MessageStatus.STREAMING,
@@ -195,6 +240,20 @@ def _write(
         session.title_from(question["content"])
     db.flush()
     return Begun(question_id, reply_id, history, is_first=is_first, is_new=question is not None)
+
+
+def _place(db: Session, session: ChatSession, parent_id: str | None) -> tuple[int, str | None]:
+    """The depth of a new message behind ``parent_id``, and its run: None where it begins one."""
+    if parent_id is None:
+        return 1, session.id
+    parent = db.execute(
+        select(ChatMessage.depth, ChatMessage.run_id).where(ChatMessage.id == parent_id)
+    ).one()
+    followed = select(ChatMessage.id).where(
+        ChatMessage.run_id == parent.run_id, ChatMessage.depth > parent.depth
+    )
+    is_fork = db.scalar(followed.limit(1)) is not None
+    return parent.depth + 1, None if is_fork else parent.run_id
 
 
 def has_files(db: Session, session_id: str) -> bool:
@@ -259,6 +318,7 @@ class Ending:
             values["cost"] or 0.0,
             values["latency_ms"],
             values["first_token_ms"],
+            session_id=self.session_id,
         )
 
     def spent(self) -> dict[str, Any] | None:
@@ -434,7 +494,7 @@ def _close_abandoned(db: Session, reply: ChatMessage) -> None:
     }
     of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
     db.flush()
-    analytics.count(db.connection(), [analytics.Counted(*of, sums)])
+    analytics.count(db.connection(), [analytics.Counted(*of, sums, session_id=session.id)])
     facts = {"status": reply.status.value, "model": reply.model}
     events.publish_all(db, [_ended(reply.tenant_id, reply.id, session.id, facts)])
 
@@ -453,7 +513,9 @@ def rate(
     reply.rating, reply.comment = rating, comment
     of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
     db.flush()
-    analytics.count(db.connection(), [analytics.Counted(*of, sums, at=reply.created_at)])
+    analytics.count(
+        db.connection(), [analytics.Counted(*of, sums, at=reply.created_at, session_id=session.id)]
+    )
 
 
 def request_stop(db: Session, session_id: str) -> str | None:

@@ -47,6 +47,7 @@ class ChatSession(TenantOwned, Entity):
         reference("persona_id", "personas"),
         reference("user_id", "users", ondelete="CASCADE"),
         Index("sessions_of_user", "tenant_id", "user_id", "created_at"),
+        Index("sessions_of_tenant", "tenant_id", "created_at"),
         Index("sessions_of_bot", "bot_id", "created_at"),
     )
 
@@ -62,6 +63,8 @@ class ChatSession(TenantOwned, Entity):
     message_count: Mapped[int] = mapped_column(default=0)
     last_message_at: Mapped[datetime | None]
     leaf_id: Mapped[str | None] = mapped_column(Id)
+    counts: Mapped[dict[str, Any] | None] = mapped_column(default=dict)
+    """Its figures, added up as its replies end; None for one that is older than this and counted anew."""
 
     def accept_question(self) -> None:
         """Raise unless a question may be asked here."""
@@ -87,6 +90,8 @@ class ChatMessage(TenantOwned, Entity):
         own_key(),
         reference("session_id", "chat_sessions", ondelete="CASCADE"),
         Index("messages_of_session", "session_id", "created_at", "id"),
+        Index("messages_of_tenant", "tenant_id", "created_at"),
+        Index("messages_of_run", "run_id", "depth"),
         Index(
             "one_running_reply",
             "session_id",
@@ -104,6 +109,13 @@ class ChatMessage(TenantOwned, Entity):
 
     session_id: Mapped[str] = mapped_column(Id)
     parent_id: Mapped[str | None] = mapped_column(Id, index=True)
+    depth: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many messages its branch has up to here; the first question's is 1."""
+    run_id: Mapped[str | None] = mapped_column(Id)
+    """The run of messages that it stands in, without a fork between them: the id of the first of them, or the
+    session's for the run that begins with the first question. So a page of a branch is read by its depths,
+    and only forks are walked.
+    """
     role: Mapped[str] = mapped_column(String(20))
     content: Mapped[str] = mapped_column(default="")
     status: Mapped[str] = mapped_column(String(20), default=MessageStatus.COMPLETE)

@@ -1,0 +1,54 @@
+"""First pages and figures among a million messages: their times, and how the database reads them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+
+from storage import migrations
+from storage.database import engine, reading
+from tests import scale
+from tests.benchmarks.table import median, show
+
+LONG, SESSIONS, EACH = 100_000, 9_000, 100
+TIMES = 7
+
+
+def run() -> None:
+    """First pages and figures among 1,000,000 messages, 100,000 of them in one conversation.
+
+    On SQLite, or on the database that ``BOOGA_DATABASE_URL`` names; it should be an empty one.
+    """
+    with tempfile.TemporaryDirectory(prefix="booga-bench-") as folder:
+        os.environ.setdefault("BOOGA_DATA_DIR", folder)
+        migrations.upgrade()
+        small = scale.crowded(long=100, sessions=9, each=100)
+        large = scale.crowded(LONG, SESSIONS, EACH)
+        _compare(small, large)
+        engine().dispose()
+
+
+def _compare(small: scale.Crowded, large: scale.Crowded) -> None:
+    rows, plans = [], []
+    for name in scale.reads(large):
+        few, many = (_milliseconds(of, name) for of in (small, large))
+        rows.append((name, few, many, many / few))
+        with reading(large) as db, scale.statements() as sent:
+            scale.reads(large)[name](db)
+        with reading(large) as db:
+            plans += [(name, line) for one in sent for line in scale.plan(db, *one)]
+    show(("read", "ms among 1,000", "ms among 1,000,000", "ratio"), rows)
+    print(f"  plans on {engine().dialect.name}:")
+    for name, line in plans:
+        print(f"    {name}: {line}")
+
+
+def _milliseconds(of: scale.Crowded, name: str) -> float:
+    taken = []
+    for _ in range(TIMES):
+        with reading(of) as db:
+            began = time.perf_counter()
+            scale.reads(of)[name](db)
+            taken.append((time.perf_counter() - began) * 1000)
+    return median(taken)
