@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from tests.benchmarks import ask, http, ingest, keys, machine, scale, start, streams
+from tests.benchmarks import ask, growth, http, ingest, keys, machine, scale, start, streams
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "start": start.run,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "streams": streams.run,
     "ingest": ingest.run,
     "ask": ask.run,
+    "growth": growth.run,
     "scale": scale.run,
 }
 
