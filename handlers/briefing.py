@@ -11,23 +11,22 @@ from typing import Any
 from sqlalchemy import select
 
 from handlers import turns
-from handlers.schemas.search import citation_of
+from handlers.schemas.search import citation_of, citation_of_page
 from handlers.turns import Order
 from models.access import Caller
 from models.chat.ports import Message
 from models.chat.prompts import Evidence, Instructions
 from models.chat.questions import standalone
-from models.errors import NotFound
-from models.knowledge.relevance import DEFAULT_THRESHOLD
+from models.configuration import Effective
+from models.errors import FeatureDisabled, NotFound
 from models.personas import Persona
-from storage import retrieval
+from storage import retrieval, websearch
 from storage.conversations import Begun
 from storage.database import Session
 from storage.provision import candidates
 from storage.retrieval import Reach
+from storage.websearch import WebSearchFailure
 
-MAX_DOCUMENTS = 8
-"""Passages that a provider is given, unless the persona says otherwise."""
 KEPT = 2000
 
 
@@ -36,13 +35,15 @@ class Briefing:
     """A persona as one version of it answers; a running reply ends on the version that it began with."""
 
     persona_id: str
+    stack_id: str
     version: int
     is_active: bool
+    allows_web_search: bool
     instructions: Instructions
     llm_provider: str | None
     reach: Reach
-    max_documents: int
-    score_threshold: float
+    max_documents: int | None
+    score_threshold: float | None
 
     @property
     def reads(self) -> bool:
@@ -57,15 +58,24 @@ class Briefing:
         searches: bool,
         begun: Begun,
         question: str,
+        configuration: Effective,
         chat_model: str | None = None,
         system: str = "",
         background: bool = False,
+        web_search: bool = False,
         began: float | None = None,
     ) -> Order:
         """A turn of this persona. ``system`` is added to its prompt; ``chat_model`` takes the place of its
         own. ``searches``: there is something to search, in reach or in the session's own files.
         """
-        model = chat_model or self.instructions.chat_model or None
+        model = chat_model or self.instructions.chat_model or configuration["default_chat_model"]
+        configuration.check_model(model, "/model")
+        place = "/web_search" if web_search else None
+        if web_search and not (configuration["enable_web_search"] and self.allows_web_search):
+            raise FeatureDisabled("Web search is switched off here.", pointer=place)
+        if web_search and not websearch.is_available(configuration["web_search_provider"]):
+            raise FeatureDisabled("No web search is configured on this server.", pointer=place)
+        reads = searches and (configuration["enable_knowledge_search"] or session_id is not None)
         prompt = "\n\n".join(part for part in (self.instructions.system_prompt, system) if part)
         return Order(
             tenant_id=of.tenant_id,
@@ -80,32 +90,70 @@ class Briefing:
             is_new=begun.is_new,
             instructions=replace(self.instructions, chat_model=model or "", system_prompt=prompt),
             candidates=candidates(of, self.llm_provider, model),
-            search=partial(self.search, of, question, begun.history, session_id) if searches else None,
-            pages=partial(retrieval.pages, of) if searches else None,
+            search=partial(
+                self.search, of, question, begun.history, session_id, configuration, reads, web_search
+            )
+            if reads or web_search
+            else None,
+            pages=partial(retrieval.pages, of) if reads else None,
             background=background,
-            facts={"persona_id": self.persona_id, "persona_version": self.version},
+            is_whole=not configuration["enable_streaming"],
+            filter_level=configuration.filter_level,
+            facts={
+                "persona_id": self.persona_id,
+                "persona_version": self.version,
+                "configuration": {"values": {**configuration.values}, "origins": {**configuration.origins}},
+            },
             began=time.monotonic() if began is None else began,
         )
 
     def search(
-        self, of: Caller, question: str, history: Sequence[Message], session_id: str | None
+        self,
+        of: Caller,
+        question: str,
+        history: Sequence[Message],
+        session_id: str | None,
+        configuration: Effective,
+        reads: bool,
+        web_search: bool,
     ) -> tuple[Evidence, list[dict[str, Any]], dict[str, Any]]:
-        """Retrieval of one turn: what the persona may read, and the session's own files."""
+        """Retrieval of one turn: what the persona may read, the session's own files, and the web."""
+        evidence, facts = Evidence(), dict(turns.UNSEARCHED)
+        citations: list[dict[str, Any]] = []
         asked = standalone(question, history)
+        if reads:
+            evidence, citations, facts = self._read(of, asked, session_id, configuration)
+        facts |= {"asked": question, "question": None if asked == question else asked}
+        if not web_search:
+            return evidence, citations, facts
+        began = time.monotonic()
+        try:
+            pages = websearch.search(asked, most=configuration["web_search_max_results"])
+            facts["web"] = {"results": len(pages)}
+        except WebSearchFailure as fault:
+            pages, facts["web"] = [], {"results": 0, "error": str(fault)}
+        facts["web"]["ms"] = round((time.monotonic() - began) * 1000, 1)
+        first = len(citations) + 1
+        found = [citation_of_page(page, number) for number, page in enumerate(pages, first)]
+        sources = turns.numbered_pages(found)
+        return replace(evidence, sources=[*evidence.sources, *sources]), citations + found, facts
+
+    def _read(
+        self, of: Caller, asked: str, session_id: str | None, configuration: Effective
+    ) -> tuple[Evidence, list[dict[str, Any]], dict[str, Any]]:
+        threshold = self.score_threshold
         found = retrieval.search(
             of,
             asked,
-            reach=self.reach,
+            reach=self.reach if configuration["enable_knowledge_search"] else Reach(),
             session_id=session_id,
-            limit=self.max_documents,
-            threshold=self.score_threshold,
+            limit=self.max_documents or configuration["default_max_documents"],
+            threshold=configuration["default_score_threshold"] if threshold is None else threshold,
         )
         sources = turns.numbered(found.hits)
         hits = found.hits[: len(sources)]
         facts = {
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
-            "asked": question,
-            "question": None if asked == question else asked,
             "mode": found.mode,
             "query": found.query,
             "degraded": found.degraded,
@@ -140,11 +188,12 @@ def briefing_of(db: Session, persona_id: str) -> Briefing:
 
 def _brief(persona: Persona) -> Briefing:
     reads = persona.allow_knowledge_search
-    threshold = persona.default_score_threshold
     return Briefing(
         persona_id=persona.id,
+        stack_id=persona.stack_id,
         version=persona.version,
         is_active=persona.is_active,
+        allows_web_search=persona.allow_web_search,
         instructions=Instructions(
             persona.system_prompt,
             persona.default_chat_model or "",
@@ -156,6 +205,6 @@ def _brief(persona: Persona) -> Briefing:
             index_ids=tuple(index.id for index in persona.accessible_indices) if reads else (),
             category_ids=tuple(category.id for category in persona.accessible_categories) if reads else (),
         ),
-        max_documents=persona.default_max_documents or MAX_DOCUMENTS,
-        score_threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
+        max_documents=persona.default_max_documents,
+        score_threshold=persona.default_score_threshold,
     )

@@ -14,7 +14,10 @@ BASE = "/api/v1/chat"
 COLLECTIONS = {
     "bots": f"{BASE}/bots",
     "bot_icons": f"{BASE}/bots/icons",
+    "configurations": f"{BASE}/configurations",
     "personas": f"{BASE}/personas",
+    "assigned_personas": f"{BASE}/personas/assigned",
+    "users": f"{BASE}/users",
     "sessions": f"{BASE}/sessions",
     "files": f"{BASE}/files",
     "indices": f"{BASE}/knowledge/indices",

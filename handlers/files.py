@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy import func, select
@@ -12,10 +13,12 @@ from handlers.documents import LIMIT, again, check_vectors, file_name, media_typ
 from handlers.replies import Upload, envelope
 from handlers.schemas import files as wire
 from models.chat.conversations import ChatSession
-from models.errors import Conflict, FeatureDisabled
+from models.configuration import Effective
+from models.errors import Conflict, FeatureDisabled, RuleBroken, TooLarge
 from models.knowledge.library import Document
 from models.personas import Persona
 from storage import files, library
+from storage.configurations import effective
 from storage.database import Session, reading, transaction
 
 MOST = 100
@@ -38,8 +41,10 @@ def list(session_id: str) -> dict[str, Any]:
 def create(file: Upload, session_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Add a file, or find the one with the same content."""
     with reading(caller()) as db:
-        _open_session(db, session_id)
+        session = _open_session(db, session_id)
+        configuration = effective(db, session.stack_id)
     name = file_name(file)
+    _check_allowed(configuration, name, file.size)
     check_vectors()
     with files.receiving(caller(), file.file, limit=LIMIT) as incoming, transaction(caller()) as db:
         session = _open_session(db, session_id)
@@ -54,6 +59,17 @@ def create(file: Upload, session_id: str) -> tuple[dict[str, Any], int, dict[str
         if is_new and (db.scalar(select(func.count()).where(Document.session_id == session.id)) or 0) > MOST:
             raise Conflict(f"A session takes {MOST} files.")
         return envelope(wire.show(added)), 202, {"Location": f"/api/v1/chat/files/{added.id}"}
+
+
+def _check_allowed(configuration: Effective, name: str, size: int) -> None:
+    """Refuse what the stack's configuration does not take."""
+    if not configuration["enable_file_uploads"]:
+        raise FeatureDisabled("Files are switched off here.", pointer="/file")
+    allowed, ending = configuration["allowed_file_types"], PurePath(name).suffix[1:].lower()
+    if allowed is not None and ending not in {kind.lstrip(".").lower() for kind in allowed}:
+        raise RuleBroken(f"Only these are taken here: {', '.join(allowed) or 'none'}.", pointer="/file")
+    if size > configuration["max_file_size_mb"] * 1024 * 1024:
+        raise TooLarge(f"A file may hold {configuration['max_file_size_mb']} MiB here.", pointer="/file")
 
 
 def get(id: str) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from handlers.requests import Exchange, Replay
 from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
 from models.access import Caller
-from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
+from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
 from models.errors import FeatureDisabled, NotFound, RuleBroken
 from storage import conversations
+from storage.configurations import effective, is_idle
 from storage.conversations import Begun
 from storage.database import Session, reading, transaction
 from storage.threads import in_thread
@@ -233,8 +234,6 @@ def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stor
     """Write question and empty reply, and gather what the turn needs; or find what the key began."""
 
     def write(db: Session, session: ChatSession, version: int) -> tuple[Begun, str]:
-        if body.get("web_search", False):
-            raise FeatureDisabled("Web search is switched off here.", pointer="/web_search")
         about = {"parent_id": body.get("parent_id"), "attributes": body.get("metadata", {})}
         begun = conversations.begin(db, session, body["content"], **about, persona_version=version)
         return begun, body["content"]
@@ -266,6 +265,9 @@ def _turn(
                 return _replayed(db, earlier)
         require_stack_capability(db, session.stack_id, "chat_ai")
         session.accept_question()
+        configuration = effective(db, session.stack_id)
+        if is_idle(configuration, session):
+            raise session_expired()
         persona = _answering(db, session)
         begun, question = write(db, session, persona.version)
         if replay is not None:
@@ -276,8 +278,10 @@ def _turn(
             searches=persona.reads or conversations.has_files(db, session.id),
             begun=begun,
             question=question,
+            configuration=configuration,
             chat_model=session.model,
             background=body.get("background", False),
+            web_search=body.get("web_search", False),
             began=began,
         )
 

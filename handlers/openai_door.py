@@ -24,6 +24,7 @@ from models.chat.conversations import MessageStatus
 from models.chat.ports import Message
 from models.errors import RuleBroken
 from models.personas import Persona
+from storage.configurations import effective
 from storage.conversations import Begun
 from storage.database import reading
 from storage.threads import in_thread
@@ -87,6 +88,7 @@ def _order(body: dict[str, Any]) -> Order:
             searches=briefing.reads,
             begun=Begun(new_id(), new_id(), history),
             question=question,
+            configuration=effective(db, persona.stack_id),
             system=system,
         )
 
@@ -130,7 +132,7 @@ async def _chunks(
         async for more in changed:
             if not more:
                 yield turns.COMMENT
-            elif len(turn.reply.text) > sent:
+            elif len(turn.reply.text) > sent and not (turn.order.is_whole and turn.reply.is_running):
                 text, sent = turn.reply.text[sent:], len(turn.reply.text)
                 yield chunk({"content": text})
     if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:

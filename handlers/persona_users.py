@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy import ColumnElement, Select, and_, literal, select
 from sqlalchemy import delete as remove
 
 from handlers import reach
@@ -17,6 +17,7 @@ from handlers.schemas import people as wire
 from handlers.schemas import personas as persona_wire
 from models.personas import Persona, PersonaAssignment
 from models.tenancy import RegionAssignment, Seat, Stack, Subscription, User
+from storage.configurations import effective
 from storage.database import Session, reading, transaction
 
 ORDERINGS = {"email": User.email, "name": User.name, "created_at": User.created_at}
@@ -95,9 +96,11 @@ def access(stack_id: str) -> dict[str, Any]:
     """Whether the caller has knowledge search in a stack, through which personas, to which indices."""
     with reading(caller()) as db:
         db.require(Stack, stack_id, parameter="stack_id")
+        switched_on = effective(db, stack_id)["enable_knowledge_search"]
         rows = db.scalars(
             select(Persona)
             .where(
+                literal(switched_on),
                 Persona.stack_id == stack_id,
                 reach.to_personas(),
                 Persona.is_active,

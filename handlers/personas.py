@@ -22,6 +22,7 @@ from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
 from models.personas import LONGEST_SLUG, Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
 from models.tenancy import Organization, Stack, Tenant
+from storage.configurations import effective
 from storage.conversations import Begun
 from storage.database import Session, reading, transaction
 from storage.provision import check_name
@@ -223,6 +224,7 @@ def _trial(id: str, question: str) -> turns.Order:
             searches=briefing.reads,
             begun=Begun(new_id(), new_id()),
             question=question,
+            configuration=effective(db, persona.stack_id),
         )
 
 
@@ -249,6 +251,8 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     if values.get("organization_id"):
         db.require(Organization, values["organization_id"], pointer="/organization_id")
     check_name(db, values.get("llm_provider"), "/llm_provider")
+    if "default_chat_model" in values:
+        effective(db, persona.stack_id).check_model(values["default_chat_model"], "/default_chat_model")
     if not is_new and values.get("slug", persona.slug) != persona.slug:
         persona.slug = _free_slug(db, values)
     if values.get("is_default"):

@@ -13,11 +13,14 @@ from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, Text, created, csv_rows
 from handlers.schemas import messages as message_wire
 from handlers.schemas import sessions as wire
+from models.base import now
 from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
+from models.configuration import Effective
 from models.errors import Conflict, NotFound, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
 from storage import conversations, events, library, retrieval
+from storage.configurations import check_room, effective
 from storage.database import Session, reading, transaction
 
 ORDERINGS = {
@@ -133,9 +136,19 @@ def _do(action: str, id: str, dry_run: bool) -> dict[str, Any]:
             if not dry_run:
                 library.delete_session_files(db, session.id)
                 conversations.remove_session(db, session)
-        elif not dry_run:
-            session.status = SessionStatus.ARCHIVED if action == "archive" else SessionStatus.ACTIVE
+        elif action == "archive" and not dry_run:
+            session.status = SessionStatus.ARCHIVED
+        elif action == "restore" and not dry_run:
+            _revive(db, effective(db, session.stack_id), session)
+            session.status = SessionStatus.ACTIVE
     return {}
+
+
+def _revive(db: Session, configuration: Effective, session: ChatSession) -> None:
+    """Let a session that is not active begin anew to be idle, if its user has room for it."""
+    if session.status != SessionStatus.ACTIVE and session.user_id is not None:
+        check_room(db, configuration, session.user_id, session.stack_id)
+    session.revived_at = now()
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -144,6 +157,9 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     with transaction(caller()) as db:
         persona_id, stack_id = _persona(db, body.get("persona_id"), body.get("stack_id"))
         require_stack_capability(db, stack_id, "chat_ai")
+        configuration = effective(db, stack_id)
+        configuration.check_model(body.get("model"), "/model")
+        check_room(db, configuration, caller().user_id, stack_id)
         session = db.put(
             ChatSession(
                 user_id=caller().user_id,
@@ -261,6 +277,11 @@ def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> tuple
 def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[str, Any]:
     if "persona_id" in values:
         session.persona_id, _ = _persona(db, values["persona_id"], session.stack_id)
+    configuration = effective(db, session.stack_id)
+    if "model" in values:
+        configuration.check_model(values["model"], "/model")
+    if values.get("status") == SessionStatus.ACTIVE:
+        _revive(db, configuration, session)
     for name in ("title", "status", "model"):
         if name in values:
             setattr(session, name, values[name])

@@ -21,7 +21,7 @@ import structlog
 from handlers.problems import Problem
 from handlers.replies import event
 from models.base import now
-from models.chat import engine
+from models.chat import engine, filtering
 from models.chat.conversations import MessageStatus
 from models.chat.engine import Reply
 from models.chat.ports import (
@@ -30,13 +30,15 @@ from models.chat.ports import (
     Message,
     Prompt,
     ProviderError,
+    ReplyPart,
     Source,
+    TextDelta,
     estimated_usage,
     stream_with_fallback,
 )
 from models.chat.prompts import Evidence, Instructions, compose, fitting
 from models.knowledge.numbers import figures_in
-from storage import conversations, metrics
+from storage import configurations, conversations, metrics
 from storage.conversations import Ending, Progress, Retrieval
 from storage.provision import BUILT_IN
 from storage.threads import in_thread
@@ -84,6 +86,9 @@ class Order:
     bot_id: str | None = None
     is_first: bool = False
     is_new: bool = True
+    is_whole: bool = False
+    """Whether readers are told the text at its end, in one piece."""
+    filter_level: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -99,6 +104,10 @@ def problem_of(error: ProviderError, message_id: str | None = None) -> Problem:
     if error.code == "provider_timeout":
         return Problem("provider-timeout", error.detail, meta=meta)
     return Problem("provider-error", error.detail, meta=meta)
+
+
+class Filtered(Exception):
+    """Content filtering ended a reply; the text says which rule did."""
 
 
 class Turn:
@@ -156,6 +165,10 @@ class Turn:
         try:
             await self._write()
             self.reply.end(MessageStatus.COMPLETE, time.monotonic())
+        except Filtered as fault:
+            self.reply.finish_reason = "content_filter"
+            self.reply.filtered = str(fault)
+            self.reply.end(MessageStatus.FILTERED, time.monotonic())
         except asyncio.CancelledError:
             self.reply.end(self._ending, time.monotonic())
         except ProviderError as error:
@@ -170,6 +183,9 @@ class Turn:
             self._house.ended(self)
 
     async def _write(self) -> None:
+        level = self.order.filter_level
+        if level is not None and (found := filtering.find(self.order.question, level)):
+            raise Filtered(f"The question was not answered: {found.rule}.")
         evidence, facts = Evidence(), UNSEARCHED
         if self.order.search is not None:
             evidence, self.reply.citations, facts = await in_thread(self.order.search)
@@ -185,18 +201,34 @@ class Turn:
         self._wake()
         self.prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
         parts = stream_with_fallback(self.order.candidates, self.prompt, self._attempted)
+        looks = None if level is None else filtering.Filter(level)
         async with aclosing(parts):
             async for part in parts:
-                self.reply.take(part, time.monotonic())
-                if not self.started.is_set() and self.reply.text:
-                    self.started.set()
-                self._wake()
+                self._take(part, looks)
+        if looks is not None:
+            self._show(looks, looks.end())
         await self._check_figures()
 
     async def _check_figures(self) -> None:
         cited = self.reply.cited()
         if cited and self.order.pages is not None and next(figures_in(self.reply.text), None):
             self.reply.pages = await in_thread(self.order.pages, cited)
+
+    def _take(self, part: ReplyPart, looks: filtering.Filter | None) -> None:
+        if looks is not None and isinstance(part, TextDelta):
+            self._show(looks, looks.feed(part.text))
+            return
+        self.reply.take(part, time.monotonic())
+        if not self.started.is_set() and self.reply.text:
+            self.started.set()
+        self._wake()
+
+    def _show(self, looks: filtering.Filter, text: str) -> None:
+        """Take what the filter let go of; end the reply where it found something."""
+        if text:
+            self._take(TextDelta(text), None)
+        if looks.found is not None:
+            raise Filtered(f"The reply was cut off: {looks.found.rule}.")
 
     def _attempted(self, attempt: Attempt) -> None:
         self.reply.attempts.append(attempt)
@@ -230,7 +262,7 @@ class Turn:
             "first_token_ms": reply.first_token_ms,
             "numeric_checks": reply.numeric_checks(),
             "trace": engine.trace_of(reply, order.facts, [c.provider.name for c in order.candidates]),
-            "error": {"code": reply.error.code, "detail": reply.error.detail} if reply.error else None,
+            "error": reply.fault,
         }
         cited = [citation["number"] for citation in reply.citations if citation["cited"]]
         of = (order.session_id, order.tenant_id, order.user_id, order.persona_id)
@@ -326,6 +358,7 @@ class House:
                 swept = await in_thread(conversations.sweep)
                 if swept:
                     log.info("abandoned replies marked as interrupted", count=swept)
+                await in_thread(configurations.expire)
             except Exception as fault:
                 log.error("sweeping failed", exc_info=fault)
             await asyncio.sleep(5)
@@ -455,7 +488,7 @@ async def _told(
             if not told_retrieval and reply.retrieved is not None:
                 told_retrieval = True
                 yield _retrieved(order.reply_id, reply.retrieved, reply.citations)
-            if len(reply.text) > sent:
+            if len(reply.text) > sent and not (order.is_whole and reply.is_running):
                 text, sent = reply.text[sent:], len(reply.text)
                 yield _delta(order.reply_id, sent, text)
     yield _last((await shown(order.reply_id)).message, path)
@@ -522,6 +555,14 @@ async def begun(turn: Turn, reading: Reading) -> Reading:
         await reading.aclose()
         raise
     return reading
+
+
+def numbered_pages(citations: Sequence[dict[str, Any]]) -> list[Source]:
+    """Pages of the web as passages of a prompt."""
+    return [
+        Source(c["number"], c["document_name"], None, None, None, c["url"], c["quote"], c["score"])
+        for c in citations
+    ]
 
 
 def numbered(hits: Sequence[Any]) -> list[Source]:

@@ -396,6 +396,7 @@ def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) 
     rows = [
         {"tenant_id": r.tenant_id, "message_id": r.message_id, "cited": False}
         | {name: citation[name] for name in CITATION_COLUMNS}
+        | {"web_url": None if citation["document_id"] else citation["url"]}
         for r in retrievals
         if r.message_id in kept
         for citation in r.citations

@@ -24,6 +24,7 @@ class Settings:
     secret_keys: tuple[str, ...] = field(repr=False)
     chroma_url: str | None
     redis_url: str | None
+    searxng_url: str | None
     workers: int
     public_url: str
     cdn_url: str
@@ -145,6 +146,7 @@ def read() -> Settings:
         secret_keys=tuple(part.strip() for part in (given_secret or _generated_secret(data_dir)).split(",")),
         chroma_url=chroma_url,
         redis_url=_url("BOOGA_REDIS_URL", ("redis", "rediss")),
+        searxng_url=_url("BOOGA_SEARXNG_URL", ("http", "https")),
         workers=workers,
         public_url=public_url,
         cdn_url=_url("BOOGA_CDN_URL", ("http", "https")) or public_url,

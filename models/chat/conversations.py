@@ -37,6 +37,11 @@ LEASE = timedelta(seconds=15)
 """How long a running reply is believed to run without a sign of life from the process that writes it."""
 
 
+def session_expired() -> SessionExpired:
+    """Why a session that was idle for too long takes no question."""
+    return SessionExpired("This session was idle for too long. Set its status to active to go on.")
+
+
 class ChatSession(TenantOwned, Entity):
     """A conversation of one user with one persona."""
 
@@ -65,11 +70,12 @@ class ChatSession(TenantOwned, Entity):
     leaf_id: Mapped[str | None] = mapped_column(Id)
     counts: Mapped[dict[str, Any] | None] = mapped_column(default=dict)
     """Its figures, added up as its replies end; None for one that is older than this and counted anew."""
+    revived_at: Mapped[datetime | None]
 
     def accept_question(self) -> None:
         """Raise unless a question may be asked here."""
         if self.status == SessionStatus.EXPIRED:
-            raise SessionExpired("This session was idle for too long. Set its status to active to go on.")
+            raise session_expired()
         if self.status == SessionStatus.ARCHIVED:
             raise RuleBroken("This session is archived. Set its status to active to go on.")
 
@@ -171,7 +177,8 @@ class Citation(TenantOwned, Base):
     message_id: Mapped[str] = mapped_column(Id, primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     index_id: Mapped[str | None] = mapped_column(Id)
-    document_id: Mapped[str] = mapped_column(Id)
+    document_id: Mapped[str | None] = mapped_column(Id)
+    web_url: Mapped[str | None] = mapped_column(String(2000))
     document_name: Mapped[str] = mapped_column(String(300))
     page: Mapped[int | None]
     sheet: Mapped[str | None] = mapped_column(String(200))

@@ -45,6 +45,7 @@ class Reply:
     usage: UsageReport | None = None
     finish_reason: str | None = None
     error: ProviderError | None = None
+    filtered: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     first_text_at: float | None = None
     ended: float | None = None
@@ -83,6 +84,13 @@ class Reply:
         """The figures of the text, held against the pages that it cites; of a page not read, the passage."""
         evidence = {of["number"]: self.pages.get(of["number"]) or of["quote"] for of in self.cited()}
         return numbers.check(self.text, evidence)
+
+    @property
+    def fault(self) -> dict[str, str] | None:
+        """Why it is not what was asked for, as the contract shows it."""
+        if self.filtered is not None:
+            return {"code": "content_filtered", "detail": self.filtered}
+        return {"code": self.error.code, "detail": self.error.detail} if self.error else None
 
     @property
     def uncited(self) -> list[int]:

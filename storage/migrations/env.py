@@ -13,6 +13,7 @@ import models.bots
 import models.chat.analytics
 import models.chat.conversations
 import models.chat.providers
+import models.configuration
 import models.personas
 import models.webhooks
 import models.work  # noqa: F401 - imported for their tables

@@ -1,0 +1,81 @@
+"""Settings of stacks and of the tenant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from handlers.auth import caller, require_stack_capability
+from handlers.replies import Listing, Paging, created
+from handlers.schemas import configurations as wire
+from models.configuration import DEFAULTS, Configuration
+from models.errors import Conflict
+from models.tenancy import Stack, Tenant
+from storage.configurations import effective
+from storage.database import reading, transaction
+
+ORDERINGS = {"created_at": Configuration.created_at, "updated_at": Configuration.updated_at}
+
+
+def list(paging: Paging, stack_id: str | None = None) -> Listing:
+    """The tenant's configurations."""
+    query = select(Configuration)
+    if stack_id is not None:
+        with reading(caller()) as db:
+            db.require(Stack, stack_id, parameter="stack_id")
+        query = query.where(Configuration.stack_id == stack_id)
+    columns = ("id", "stack_id", *DEFAULTS, "created_at", "updated_at")
+    return Listing(query, wire.show, paging, ORDERINGS, Configuration.id, caller(), columns=columns)
+
+
+def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Set up a stack, or all of the tenant."""
+    stack_id = body.get("stack_id")
+    with transaction(caller()) as db:
+        # One at a time: two with the same place must not both find it free.
+        db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
+        if stack_id is not None:
+            db.require(Stack, stack_id, pointer="/stack_id")
+            require_stack_capability(db, stack_id, "chat_ai")
+        there = select(Configuration.id).where(Configuration.stack_id.is_not_distinct_from(stack_id))
+        if db.scalar(there) is not None:
+            raise Conflict("There is one already; change that.", pointer="/stack_id")
+        configuration = Configuration(stack_id=stack_id, values={})
+        configuration.set(body)
+        db.put(configuration)
+        return created(wire.show(configuration), f"/api/v1/chat/configurations/{configuration.id}")
+
+
+def get(id: str) -> dict[str, Any]:
+    """The configuration as it stands."""
+    with reading(caller()) as db:
+        return wire.show(db.require(Configuration, id))
+
+
+def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set every setting; what is left out is inherited."""
+    return update(id, {**dict.fromkeys(DEFAULTS), **body})
+
+
+def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Set the settings that came."""
+    with transaction(caller()) as db:
+        configuration = db.require(Configuration, id, lock=True)
+        configuration.set(body)
+        db.flush()
+        return wire.show(configuration)
+
+
+def delete(id: str) -> None:
+    """Inherit everything again."""
+    with transaction(caller()) as db:
+        db.delete(db.require(Configuration, id, lock=True))
+
+
+def current(stack_id: str) -> dict[str, Any]:
+    """What holds in a stack, and why."""
+    with reading(caller()) as db:
+        db.require(Stack, stack_id, parameter="stack_id")
+        holds = effective(db, stack_id)
+    return {"values": {**holds.values}, "origins": {**holds.origins}}
