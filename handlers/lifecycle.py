@@ -15,7 +15,7 @@ import structlog
 
 from handlers import turns
 from handlers.jobs import KINDS
-from storage import provision, queue, vectors
+from storage import couriers, provision, queue, vectors
 from storage.settings import settings
 
 JOBS_LEAVE_WITHIN = 3.0
@@ -75,11 +75,14 @@ async def running() -> AsyncIterator[None]:
     provision.prepare()
     runner = queue.Runner(KINDS)
     runner.start()
+    sending = couriers.Couriers()
+    sending.start()
     try:
         yield
     finally:
         await turns.house().close()
         await asyncio.to_thread(runner.stop, JOBS_LEAVE_WITHIN)
+        await asyncio.to_thread(sending.stop, JOBS_LEAVE_WITHIN)
         await asyncio.to_thread(vectors.close)
         await provision.close()
 
@@ -96,6 +99,9 @@ def work() -> None:
         signal.signal(number, lambda number, frame: told.set())
     runner = queue.Runner(KINDS)
     runner.start(patient=False)
+    sending = couriers.Couriers()
+    sending.start()
     told.wait()
     runner.stop(JOBS_LEAVE_WITHIN)
+    sending.stop(JOBS_LEAVE_WITHIN)
     vectors.close()

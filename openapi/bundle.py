@@ -8,6 +8,7 @@ no operation can forget it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,107 @@ def sources() -> Spec:
     for source in sorted((ROOT / "components").glob("*.yaml")):
         for section, entries in _load(source).items():
             _merge(components.setdefault(section, {}), entries, source)
+    if (ROOT / EVENTS).exists():
+        _merge_events(spec, _load(ROOT / EVENTS))
     return spec
+
+
+EVENTS = "events.yaml"
+_SENT = {"webhooks.create": "{$request.body#/url}"}
+"""Whose callbacks the events are, and where they go."""
+_HEADERS = {
+    "RateLimit": "ReceiverRateLimit",
+    "Retry-After": "ReceiverRetryAfter",
+    "Access-Control-Allow-Origin": "ReceiverOrigin",
+}
+_ANSWERS = {
+    "204": "Taken; any other status of 200 to 299 is as good.",
+    "410": "Never again: the webhook is switched off.",
+    "429": "Later: `Retry-After` is honoured.",
+}
+
+
+def _merge_events(spec: Spec, catalogue: Spec) -> None:
+    """What webhooks are sent: each event's component, its entry in ``x-webhooks``, and its callback."""
+    components = spec["components"]
+    sent = {type: _event(components, type, event) for type, event in catalogue.items()}
+    listed = {type: event for type, event in catalogue.items() if event.get("subscribed", True)}
+    for name, types in (("WebhookEventType", listed), ("WebhookSentType", catalogue)):
+        components["schemas"][name] = {
+            "type": "string",
+            "enum": [*types],
+            "description": "A kind of event; `GET /api/v1/webhooks/event-types` shows each.",
+            "example": next(iter(types)),
+        }
+    shown = [
+        {"type": type, "description": event["description"], "example_payload": event["example"]}
+        for type, event in listed.items()
+    ]
+    listing = {"count": len(shown), "next": None, "previous": None, "results": shown}
+    spec["x-webhooks"] = {type: {"post": operation} for type, operation in sent.items()}
+    for _, _, operation in operations(spec):
+        if operation["operationId"] == "webhooks.event_types":
+            content = operation["responses"]["200"]["content"]["application/json"]
+            content["examples"] = {"types": {"summary": "All of them", "value": listing}}
+        if operation["operationId"] in _SENT:
+            to = _SENT[operation["operationId"]]
+            operation["callbacks"] = {
+                type: {
+                    to: {"post": post | {"operationId": post["operationId"].replace("events", "callbacks")}}
+                }
+                for type, post in sent.items()
+            }
+
+
+def _event(components: Spec, type: str, event: Spec) -> Spec:
+    """The request that tells a receiver of an event; its payload becomes a component."""
+    name = "".join(part.title() for part in re.split("[._]", type)) + "Event"
+    data = event["data"]
+    components["schemas"][name] = {
+        "type": "object",
+        "description": event["description"],
+        "required": ["type", "timestamp", "data"],
+        "additionalProperties": False,
+        "properties": {
+            "type": {"type": "string", "enum": [type], "description": "What happened."},
+            "timestamp": _ref("schemas", "Time"),
+            "data": {
+                "type": "object",
+                "description": "Ids and facts; never a text, a name or an address.",
+                "required": [*data],
+                "additionalProperties": False,
+                "properties": data,
+            },
+        },
+    }
+    components["examples"][name] = {"summary": event["summary"], "value": event["example"]}
+    return {
+        "operationId": f"events.{type.replace('.', '_')}",
+        "tags": ["Webhooks"],
+        "summary": event["summary"],
+        "description": event["description"],
+        "security": [{}],
+        "parameters": [
+            _ref("parameters", f"Webhook{part}") for part in ("MessageId", "Timestamp", "Signature")
+        ],
+        "requestBody": {
+            "required": True,
+            "description": "The event.",
+            "content": {
+                "application/json": {
+                    "schema": _ref("schemas", name),
+                    "examples": {"event": _ref("examples", name)},
+                }
+            },
+        },
+        "responses": {
+            status: {
+                "description": told,
+                "headers": {name: _ref("headers", at) for name, at in _HEADERS.items()},
+            }
+            for status, told in _ANSWERS.items()
+        },
+    }
 
 
 def operations(spec: Spec) -> Iterator[tuple[str, str, Spec]]:

@@ -108,7 +108,7 @@ def _host_of(url: str, schemes: Iterable[str]) -> tuple[str, int]:
             ipaddress.IPv4Address(host)
         except ValueError as fault:
             raise OutboundRefused("Write the address as four decimal numbers.") from fault
-    return host, port or {"https": 443, "http": 80}[parts.scheme]
+    return host.rstrip("."), port or {"https": 443, "http": 80}[parts.scheme]
 
 
 def resolve(host: str, port: int, *, private: bool) -> list[str]:
@@ -130,7 +130,9 @@ def check(url: str, schemes: Iterable[str] = ("https",)) -> None:
 
 
 def may_be_provider(address: Address, scheme: str) -> bool:
-    """Whether a tenant's provider may be asked there; in plain text only within the host's own network."""
+    """Whether a tenant's server (a provider, a receiver of webhooks) may be asked there; in plain text only
+    within the host's own network.
+    """
     private = settings().allow_private_addresses
     return is_allowed(address, private=private) and (scheme == "https" or not is_allowed(address))
 
@@ -140,15 +142,30 @@ LOOKUP_SECONDS = 2.0
 
 
 def check_provider(url: str) -> None:
-    """Refuse the base URL of a provider that would not be asked.
+    """Refuse the base URL of a provider that would not be asked."""
+    _host_of(url, ("https", "http"))
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise OutboundRefused("A base URL ends with its path.")
+    _check_entered(url)
+
+
+def check_receiver(url: str) -> None:
+    """Refuse the address of a webhook that would not be told anything."""
+    _host_of(url, ("https", "http"))
+    if urlsplit(url).fragment:
+        raise OutboundRefused("A fragment is not sent: leave out what begins with #.")
+    _check_entered(url)
+
+
+def _check_entered(url: str) -> None:
+    """Refuse a tenant's own server that would not be asked now.
 
     A name that nobody knows just now is let pass: a server without a network can be set up, too, and each
     connection is checked again when it is made.
     """
     host, port = _host_of(url, ("https", "http"))
     parts = urlsplit(url)
-    if parts.query or parts.fragment:
-        raise OutboundRefused("A base URL ends with its path.")
     if parts.scheme == "http" and not settings().allow_private_addresses:
         raise OutboundRefused("Give an address that begins with https://.")
     try:
@@ -245,14 +262,21 @@ def request(
     headers: dict[str, str] | None = None,
     content: bytes | None = None,
     seconds: float = 10.0,
+    inside: bool = False,
 ) -> Iterator[httpcore.Response]:
     """One request to a tenant's URL, its answer as a stream. Everything together takes at most ``seconds``.
+
+    ``inside``: plain http only within the host's own network.
 
     Raises ``OutboundRefused`` for an address that may not be asked, and for one that does not answer.
     """
     host, port = _host_of(url, tuple(schemes))
     deadline = time.monotonic() + seconds
     addresses = resolve(host, port, private=settings().allow_private_addresses)
+    if inside and not all(
+        may_be_provider(ipaddress.ip_address(text), urlsplit(url).scheme) for text in addresses
+    ):
+        raise OutboundRefused("Plain http is for the host's own network only.")
     backend = _CheckedAddresses(addresses, deadline)
     try:
         with (
@@ -267,6 +291,39 @@ def request(
             yield answer
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as fault:
         raise OutboundRefused("The address did not answer in time, or not as a web server does.") from fault
+
+
+@dataclass(slots=True)
+class Answered:
+    """What a receiver said: status, headers (names in lower case) and the beginning of the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+def post(url: str, content: bytes, headers: dict[str, str], *, seconds: float, limit: int) -> Answered:
+    """Send something to a tenant's server, which may be asked in plain text only within the host's network.
+
+    At most ``limit`` bytes of the answer are read; what breaks off after its status is an answer, too.
+    Raises ``OutboundRefused``.
+    """
+    schemes = ("https", "http") if settings().allow_private_addresses else ("https",)
+    answered: Answered | None = None
+    try:
+        with request(
+            "POST", url, schemes=schemes, headers=headers, content=content, seconds=seconds, inside=True
+        ) as answer:
+            told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+            answered = Answered(answer.status, told)
+            for part in answer.iter_stream():
+                answered.body += part[: limit - len(answered.body)]
+                if len(answered.body) >= limit:
+                    break
+    except OutboundRefused:
+        if answered is None:
+            raise
+    return answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,64 @@ NOWHERE = [
 ]
 
 
+DISGUISED = [
+    "https://localhost/",
+    "https://localhost./",
+    "https://127.0.0.1/",
+    "https://127.0.0.1./",
+    "https://127.1/",
+    "https://0/",
+    "https://2130706433/",
+    "https://0x7f000001/",
+    "https://0x7f.1/",
+    "https://0177.0.0.1/",
+    "https://[::1]/",
+    "https://[::ffff:127.0.0.1]/",
+    "https://[::ffff:7f00:1]/",
+    "https://[::7f00:1]/",
+    "https://[64:ff9b::7f00:1]/",
+    "https://[64:ff9b:1::7f00:1]/",
+    "https://[2002:7f00:1::]/",
+    "https://[2002:a00:1::1]/",
+    "https://[2001:0:7f00:1::]/",
+    "https://[fe80::1]/",
+    "https://[ff02::1]/",
+    "https://224.0.0.1/",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://192.168.1.1/",
+    "https://100.64.0.1/",
+    "https://0.0.0.0/",
+    "https://1.1.1.1@127.0.0.1/",
+    "https://1.1.1.1\\@127.0.0.1/",
+    "https://\u2460\u2461\u2466.0.0.1/",
+    "http://1.1.1.1/",
+    "https://1.1.1.1/#/private",
+]
+"""Addresses that must not be told anything, however they are written; none is let in as a receiver's."""
+
+
+@pytest.mark.parametrize("url", DISGUISED)
+def test_a_disguised_address_is_no_receiver(url: str, allow: Callable[[bool], None]) -> None:
+    allow(False)
+    with pytest.raises(OutboundRefused):
+        outbound.check_receiver(url)
+    with pytest.raises(OutboundRefused):
+        outbound.post(url.partition("#")[0], b"{}", {}, seconds=0.1, limit=1)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "::1", "64:ff9b::a00:1", "2002:a00:1::"])
+def test_a_name_that_leads_there_is_none_either(
+    address: str, allow: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow(False)
+    entry = (socket.AF_INET6 if ":" in address else socket.AF_INET, 1, 6, "", (address, 443))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
+    with pytest.raises(OutboundRefused, match="public internet"):
+        outbound.check_receiver("https://hooks.example/")
+    with pytest.raises(OutboundRefused, match="public internet"):
+        outbound.post("https://hooks.example/", b"{}", {}, seconds=1, limit=1)
+
+
 class TestAddresses:
     @pytest.mark.parametrize("text", PUBLIC + TRANSLATED_PUBLIC)
     def test_public(self, text: str) -> None:
