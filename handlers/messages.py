@@ -22,7 +22,7 @@ from handlers.turns import Order, Stored
 from models.access import Caller
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
 from models.errors import FeatureDisabled, NotFound, RuleBroken
-from storage import conversations
+from storage import conversations, quotas
 from storage.configurations import effective, is_idle
 from storage.conversations import Begun
 from storage.database import Session, reading, transaction
@@ -272,7 +272,7 @@ def _turn(
         begun, question = write(db, session, persona.version)
         if replay is not None:
             replay.keep(db, None, {}, b"", message_id=begun.reply_id)
-        return persona.order(
+        order = persona.order(
             caller(),
             session_id=session.id,
             searches=persona.reads or conversations.has_files(db, session.id),
@@ -284,6 +284,8 @@ def _turn(
             web_search=body.get("web_search", False),
             began=began,
         )
+        quotas.admit(caller(), order.reply_id, order.tokens)
+        return order
 
 
 def _replayed(db: Session, reply_id: str) -> Stored:

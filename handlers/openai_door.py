@@ -24,6 +24,7 @@ from models.chat.conversations import MessageStatus
 from models.chat.ports import Message
 from models.errors import RuleBroken
 from models.personas import Persona
+from storage import quotas
 from storage.configurations import effective
 from storage.conversations import Begun
 from storage.database import reading
@@ -82,7 +83,7 @@ def _order(body: dict[str, Any]) -> Order:
             raise Problem("not-found", "There is no such model.", faults=[fault])
         require_stack_capability(db, persona.stack_id, "chat_ai")
         briefing = briefing_of(db, persona.id)
-        return briefing.order(
+        order = briefing.order(
             caller(),
             session_id=None,
             searches=briefing.reads,
@@ -91,6 +92,8 @@ def _order(body: dict[str, Any]) -> Order:
             configuration=effective(db, persona.stack_id),
             system=system,
         )
+    quotas.admit(caller(), order.reply_id, order.tokens)
+    return order
 
 
 def _text(content: Any) -> str:

@@ -33,6 +33,7 @@ from models.chat.ports import (
     ReplyPart,
     Source,
     TextDelta,
+    estimate_tokens,
     estimated_usage,
     stream_with_fallback,
 )
@@ -63,6 +64,10 @@ UNSEARCHED: dict[str, Any] = {"timings": {"retrieval_ms": 0.0}}
 """The facts of a turn that had nothing to search."""
 
 
+PASSAGES_TOKENS, ANSWER_TOKENS = 2_000, 500
+"""What passages and an answer without a limit of its own are taken to cost until they are known."""
+
+
 @dataclass(slots=True)
 class Order:
     """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door).
@@ -91,6 +96,14 @@ class Order:
     filter_level: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def tokens(self) -> int:
+        """What it may spend, estimated before anything was searched or written."""
+        said = sum(estimate_tokens(message.content) for message in self.history)
+        asked = estimate_tokens(self.instructions.system_prompt) + estimate_tokens(self.question)
+        passages = PASSAGES_TOKENS if self.search is not None else 0
+        return said + asked + passages + (self.instructions.max_output_tokens or ANSWER_TOKENS)
 
 
 def problem_of(error: ProviderError, message_id: str | None = None) -> Problem:

@@ -29,7 +29,7 @@ from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation,
 from models.chat.ports import Message
 from models.errors import NotFound, ReplyRunning, RuleBroken
 from models.knowledge.library import Document
-from storage import analytics, events
+from storage import analytics, events, quotas
 from storage.analytics import Counted
 from storage.database import OfTenant, Session, platform, transaction
 
@@ -321,6 +321,12 @@ class Ending:
             session_id=self.session_id,
         )
 
+    @property
+    def tokens(self) -> int:
+        """All that it spent."""
+        usage = self.values["usage"] or {}
+        return int(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0))
+
     def spent(self) -> dict[str, Any] | None:
         """The row of a reply that is not stored."""
         usage = self.values["usage"]
@@ -407,6 +413,7 @@ def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) 
 
 def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
     connection = db.connection()
+    quotas.settle(connection, [(e.tenant_id, e.message_id, e.tokens) for e in endings])
     spent = [row for ending in endings if ending.session_id is None and (row := ending.spent()) is not None]
     if spent:
         connection.execute(insert(UsageRecord), spent)

@@ -16,7 +16,7 @@ from models.chat.conversations import ChatMessage, Citation
 from models.knowledge.keywords import DocumentPostings
 from models.knowledge.library import Chunk, Document, DocumentCategory, IngestStatus, Posting
 from models.knowledge.passages import Parsed, Passage
-from storage import events, files, queue, vectors
+from storage import events, files, queue, quotas, vectors
 from storage.database import OfTenant, Session, engine, transaction
 
 INGEST, EMBED, FORGET = "ingest", "embed", "forget"
@@ -90,6 +90,7 @@ def add_document(
     for category_id in dict.fromkeys(category_ids):
         db.add(DocumentCategory(document_id=document.id, category_id=category_id))
     db.flush()
+    quotas.check_room(db, document.tenant_id)
     incoming.place(db)
     queue.enqueue(db, INGEST, document.id, priority=_SOON if session_id else _THEN)
     db.refresh(document, ["categories"])

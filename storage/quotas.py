@@ -17,7 +17,7 @@ from models.base import now
 from models.errors import QuotaExhausted, TooManyRequests
 from models.knowledge.library import Document
 from models.tenancy import Tenant, TokenDay, TokenReservation
-from storage.database import Session
+from storage.database import OfTenant, Session, reading, transaction
 
 FORGET_TENANT = "forget_tenant"
 """The kind of job that removes what a deleted tenant left outside of SQL."""
@@ -53,6 +53,15 @@ def check_room(db: Session, tenant_id: str) -> None:
         raise QuotaExhausted(f"The tenant may keep {tenant.max_documents} documents.")
     if tenant.max_storage_bytes is not None and size > tenant.max_storage_bytes:
         raise QuotaExhausted(f"The tenant may keep {tenant.max_storage_bytes} bytes of documents.")
+
+
+def admit(of: OfTenant, reply_id: str, tokens: int) -> None:
+    """Have room for a reply that may spend ``tokens``, within the caller's transaction if there is one."""
+    with reading(of) as db:
+        is_limited = db.scalar(select(Tenant.max_tokens_per_day).where(Tenant.id == of.tenant_id)) is not None
+    if is_limited:
+        with transaction(of) as db:
+            reserve(db, of.tenant_id, reply_id, tokens)
 
 
 def reserve(db: Session, tenant_id: str, reply_id: str, tokens: int) -> None:

@@ -84,6 +84,11 @@ class Operation:
         return bundle.is_public(self.spec)
 
     @property
+    def is_operators(self) -> bool:
+        """Whether it serves the installation's operators alone."""
+        return self.spec.get("x-operators") == "only"
+
+    @property
     def scope(self) -> str | None:
         """What the caller needs."""
         return self.spec.get("x-required-scope")
@@ -181,9 +186,11 @@ class Specimens:
     client: httpx.Client
     tenant: Tenant
     known: dict[str, str] = field(default_factory=dict)
+    operator: httpx.Client | None = None
 
     def __post_init__(self) -> None:
-        self.known |= {name: self.tenant[f"{name}_id"] for name in ("stack", "user", "tenant")}
+        given = {name: self.tenant[f"{name}_id"] for name in ("stack", "user", "tenant")}
+        self.known = given | self.known
 
     def the(self, kind: str) -> str | None:
         """The id of this tenant's one; None where the contract has no operation that makes it."""
@@ -193,6 +200,10 @@ class Specimens:
                 return None
             self.known[kind] = made
         return self.known[kind]
+
+    def client_for(self, operation: Operation) -> httpx.Client:
+        """The tenant's owner, or an operator where only operators are served."""
+        return self.operator if self.operator is not None and operation.is_operators else self.client
 
     def another(self, kind: str) -> str | None:
         """The id of a fresh one."""
@@ -225,7 +236,7 @@ class Specimens:
         self, operation: Operation, client: httpx.Client | None = None, **changes: Any
     ) -> httpx.Response:
         """Send a valid call (with ``changes`` to its parts)."""
-        return (client or self.client).request(**{**self.call(operation), **changes})
+        return (client or self.client_for(operation)).request(**{**self.call(operation), **changes})
 
     def _value(self, operation: Operation, parameter: dict[str, Any]) -> str:
         schema = parameter["schema"]

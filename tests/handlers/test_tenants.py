@@ -269,3 +269,61 @@ class TestKeys:
         weaker = connect(server.issue_key(role="admin", tenant=company))
         assert weaker.get(f"/api/v1/api-keys/{key['id']}").status_code == 200
         assert weaker.delete(f"/api/v1/api-keys/{key['id']}").status_code == 403
+
+
+class TestQuotas:
+    @pytest.fixture
+    def limited(self, server: Server, operator: httpx.Client) -> Any:
+        """A tenant whose quotas a test may set: ``limit(tokens_per_day=...)``."""
+        tenant = server.bootstrap("Limited")
+
+        def limit(**quotas: int | None) -> Tenant:
+            made(operator.patch(f"{API}/{tenant['tenant_id']}", json={"quotas": quotas}))
+            return tenant
+
+        return limit
+
+    def test_without_tokens_there_is_no_reply(self, limited: Any, connect: MakesClient) -> None:
+        tenant = limited(tokens_per_day=0)
+        owner = connect(tenant["api_key"])
+        session = made(owner.post("/api/v1/chat/sessions", json={"stack_id": tenant["stack_id"]}))
+        answer = owner.post(f"/api/v1/chat/sessions/{session['id']}/messages", json={"content": "Hello?"})
+        assert (answer.status_code, answer.json()["error"]) == (429, "too-many-requests")
+        assert 0 < int(answer.headers["Retry-After"]) <= 86_400
+        assert made(owner.get(f"/api/v1/chat/sessions/{session['id']}/messages"))["count"] == 0
+
+    def test_of_replies_asked_for_at_once_no_more_run_than_there_are_tokens(
+        self, server: Server, limited: Any, connect: MakesClient
+    ) -> None:
+        tenant = limited(tokens_per_day=2_000)
+        owner = connect(tenant["api_key"])
+        url = "/api/v1/chat/sessions"
+        ids = [made(owner.post(url, json={"stack_id": tenant["stack_id"]}))["id"] for _ in range(20)]
+
+        def ask(id: str) -> int:
+            headers, body = {"X-API-Key": tenant["api_key"]}, {"content": "What was the revenue?"}
+            answer = httpx.post(f"{server.url}{url}/{id}/messages", headers=headers, json=body, timeout=60)
+            return answer.status_code
+
+        with ThreadPoolExecutor(20) as at_once:
+            answers = list(at_once.map(ask, ids))
+        assert set(answers) == {201, 429}
+        usage = made(owner.get(f"{API}/current/usage"))["tokens"]
+        assert 0 < usage["used"] <= usage["limit"]
+
+    def test_documents_beyond_the_quota_are_403(
+        self, server: Server, limited: Any, connect: MakesClient
+    ) -> None:
+        tenant = limited(documents=2)
+        owner = connect(tenant["api_key"])
+        index = made(owner.post("/api/v1/chat/knowledge/indices", json={"name": "Few"}))["id"]
+
+        def add(number: int) -> int:
+            body = {"index_id": index, "name": f"{number}.txt", "text": f"Note {number}."}
+            headers, url = {"X-API-Key": tenant["api_key"]}, f"{server.url}/api/v1/chat/knowledge/documents"
+            return httpx.post(url, headers=headers, json=body, timeout=60).status_code
+
+        with ThreadPoolExecutor(6) as at_once:
+            answers = list(at_once.map(add, range(6)))
+        assert (answers.count(201), answers.count(403)) == (2, 4)
+        assert made(owner.get(f"{API}/current/usage"))["documents"] == {"used": 2, "limit": 2}
