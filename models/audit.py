@@ -136,6 +136,7 @@ _UNTOLD_OF: dict[str, frozenset[str]] = {
         }
     ),
     "second_factors": frozenset({"last_step"}),
+    "tenant_exports": frozenset({"status", "progress", "size", "detail", "expires_at"}),
     "sign_ins": frozenset({"seed", "rotation", "expires_at", "address", "user_agent"}),
 }
 """What the server itself keeps beside what people decide."""

@@ -51,7 +51,7 @@ class Incoming:
         _one_at_a_time(db, self.sha256)
         target = path_of(self.of.tenant_id, self.sha256)
         _make_folder(target.parent)
-        with _clear_when_full():
+        with clear_when_full():
             os.replace(self.path, target)
             _sync_folder(target.parent)
         return target
@@ -75,11 +75,11 @@ def receiving(of: OfTenant, source: BinaryIO, *, limit: int | None = None) -> It
     """
     folder = settings().data_dir / "files" / ".incoming"
     _make_folder(folder)
-    with _clear_when_full():
+    with clear_when_full():
         handle, name = tempfile.mkstemp(dir=folder)  # readable by its owner alone
     path = Path(name)
     try:
-        with _clear_when_full(), os.fdopen(handle, "wb") as file:
+        with clear_when_full(), os.fdopen(handle, "wb") as file:
             digest, size = hashlib.sha256(), 0
             while block := source.read(_BLOCK):
                 size += len(block)
@@ -128,7 +128,7 @@ def _make_folder(folder: Path) -> None:
     root = settings().data_dir
     for part in reversed([folder, *folder.parents]):
         if part.is_relative_to(root) and part != root:
-            with _clear_when_full():
+            with clear_when_full():
                 part.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -142,7 +142,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _clear_when_full() -> Iterator[None]:
+def clear_when_full() -> Iterator[None]:
+    """Raise `DiskFull` where the system says so of what is written within."""
     try:
         yield
     except OSError as fault:

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from handlers.jobs import embed, forget, forget_tenant, ingest
-from storage import library, quotas
+from handlers.jobs import embed, erase, export, forget, forget_tenant, ingest
+from storage import erasure, exports, library, quotas
 from storage.queue import Kind
 
 KINDS: Final[Mapping[str, Kind]] = {
     library.INGEST: Kind(ingest.run, ingest.bury),
     library.EMBED: Kind(embed.run, embed.bury, lane="slow"),
+    erasure.ERASE: Kind(erase.run, erase.bury, lane="rare"),
+    exports.EXPORT: Kind(export.run, export.bury, lane="rare"),
     library.FORGET: Kind(forget.run, forget.bury),
     quotas.FORGET_TENANT: Kind(forget_tenant.run, forget_tenant.bury),
 }

@@ -14,6 +14,7 @@ import models.chat.analytics
 import models.chat.conversations
 import models.chat.providers
 import models.configuration
+import models.exports
 import models.personas
 import models.webhooks
 import models.work  # noqa: F401 - imported for their tables

