@@ -17,6 +17,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
+from models.knowledge.periods import MONTHS
+
 MOST_FIGURES: Final = 1000
 MOST_OPERANDS: Final = 6
 """How many verified figures around a figure a formula is looked for in: more would find one by chance."""
@@ -46,13 +48,13 @@ _FIGURE: Final = re.compile(
     r"(?:\s?(?P<unit>%|percentage points?|per ?cent\b|pp\b|basis points?\b|bps\b"
     r"|(?:times|x)\b(?!\s*[\d$(])|days?\b))?(?P<late>\))?",
 )
-_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+_MONTH: Final = rf"(?:{'|'.join(f'{name[:3]}(?:{name[3:]})?' for name in (*MONTHS, 'sept'))})\b\.?"
 _LABEL: Final = re.compile(
     r"(?:\b(?:pages?|pp?\.|notes?|items?|sections?|part|figure|table|exhibit|step|chapter|rule|form|topic|asu|asc"
     rf"|ifrs|ias|fy|q|quarter|week|cells?|rows?|no\.|{_MONTH})\s*[#'’]?|[A-Za-z]-|[/:#])$",
     re.IGNORECASE,
 )
-_AFTER_DAY: Final = re.compile(rf"\s{_MONTH}", re.IGNORECASE)
+_AFTER_DAY: Final = re.compile(rf"[ ]{_MONTH}", re.IGNORECASE)
 _NO_FIGURE_AFTER: Final = re.compile(r"(?:-[A-Z]\b|\([a-z]\)|(?:st|nd|rd|th)\b|[A-Za-z]|:\d|/\d)")
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
 _LIST_NUMBER: Final = re.compile(r"[ \t>*]*\d{1,2}[.)]\s")
@@ -130,7 +132,7 @@ def _is_label(text: str, match: re.Match[str]) -> bool:
     return plain and bool(
         (_YEAR.fullmatch(match["digits"]) and not match["close"])
         or _NO_FIGURE_AFTER.match(text, end)
-        or (_LABEL.search(before) and "." not in match["digits"])
+        or (_LABEL.search(before) and not {".", ","} & set(match["digits"]))
         or _AFTER_DAY.match(text, end)
         or (
             "." not in match["digits"]
@@ -380,7 +382,11 @@ def _operators(between: str) -> list[str] | None:
 
 
 def _derived(figure: Figure, around: Sequence[Operand]) -> tuple[str, list[Operand]] | None:
-    """The first usual formula that makes the figure from two verified ones beside it."""
+    """The first usual formula that makes the figure from two verified ones beside it.
+
+    The fewer digits it has, the fewer are tried: with many, one would make two digits by chance.
+    """
+    around = around[: 2 * max(1, figure.digits - 1)]
     if figure.digits < 2 and figure.kind == "amount":  # noqa: PLR2004 - one digit is met by chance
         return None
     for template in _usual(figure):

@@ -45,6 +45,7 @@ class TestFigures:
             "In 2024 and fiscal 2023",
             "on September 28, 2024",
             "28 September 2024",
+            "Sept. 28 and 3 May",
             "the 10-K, page 12, Note 7, Item 1A and 401(k)",
             "COVID-19 in Q3",
             "so it is [1] and [2, 3]",
@@ -53,6 +54,10 @@ class TestFigures:
     )
     def test_what_only_names_something_is_no_figure(self, text: str) -> None:
         assert [found.text for found in figures_in(text)] == []
+
+    def test_a_word_that_begins_like_a_month_is_none(self) -> None:
+        text = "Marketing 918\nDecreases 12 mayors 14 Marketing people"
+        assert [found.text for found in figures_in(text)] == ["918", "12", "14"]
 
 
 class TestVerified:
@@ -124,6 +129,12 @@ class TestDerived:
     def test_a_formula_that_is_wrong_derives_nothing(self) -> None:
         page = "Accounts payable 72,539\nCost of sales 233,307"
         assert statuses("72,539 / 233,307 x 365 = 131.5 days [1].", page)[-1] == "unverified"
+
+    def test_few_digits_are_made_from_the_figures_beside_them_alone(self) -> None:
+        page = "Sales 1,000 and 3,333, costs 725 and 811, staff 412 and 951"
+        answer = "Of 1,000 and 3,333 and 412, costs were 725, or 73%, of 951 and 811 [1]."
+        assert statuses("Costs were 725 of 1,000, or 73% [1].", page)[-1] == "derived"
+        assert statuses(answer, page)[4] == "unverified"
 
     def test_operands_that_stand_nowhere_derive_nothing(self) -> None:
         assert statuses("It rose 50%, from 100.5 to 150.75 [1].") == ["unverified"] * 3
