@@ -85,6 +85,34 @@ class Page:
         # By script: a sticky bar may lie over the middle of an element that is there to be clicked.
         self.chrome.execute_script("arguments[0].click()", self.wait.until(clickable(css)))
 
+    def try_out(self, tag: str, operation: str, body: Any = None, **parameters: str) -> Any:
+        """Fill in an operation's form, send it, and read the answer off the page."""
+        self.chrome.get("about:blank")  # a change behind the # alone would load nothing anew
+        self.open(f"/docs#/{tag}/{operation}")
+        block = ".opblock.is-open"  # the one that the address names
+        self.see(block)
+        if self.count(f"{block} .try-out__btn:not(.cancel)"):
+            self.click(f"{block} .try-out__btn:not(.cancel)")
+        for name, value in parameters.items():
+            self.fill(f"{block} tr[data-param-name='{name}'] input", value)
+        if body is not None:
+            self.fill(f"{block} .body-param textarea", json.dumps(body))
+        self.click(f"{block} button.execute")
+        shown = self.see(f"{block} .live-responses-table .response-col_description .highlight-code code")
+        return json.loads(shown.text)
+
+    def fill(self, css: str, value: str) -> None:
+        """Write over what stands in a field, as typing does."""
+        field = self.see(css)
+        self.chrome.execute_script(
+            "const field = arguments[0], kind = Object.getPrototypeOf(field);"
+            "Object.getOwnPropertyDescriptor(kind, 'value').set.call(field, arguments[1]);"
+            "field.dispatchEvent(new Event('input', {bubbles: true}));"
+            "field.dispatchEvent(new Event('change', {bubbles: true}));",
+            field,
+            value,
+        )
+
     def logs(self) -> tuple[set[str], list[str]]:
         """The hosts asked and the console's complaints since the last call."""
         hosts = set()
@@ -145,6 +173,23 @@ def test_authorised_operation_can_be_tried_out(
     page.click(f"{operation} button.execute")
     status = page.see(f"{operation} .live-responses-table tr.response td.response-col_status")
     assert status.text.split()[0] == "200"
+
+
+def test_a_new_user_makes_a_persona_asks_and_reads_the_answer(page: Page, live_server: Server) -> None:
+    page.open("/docs")
+    page.click("button.authorize")
+    page.see("#api_key_value").send_keys(live_server.api_key)
+    page.click("form:has(#api_key_value) button[type=submit]")
+    page.click("button.close-modal")
+
+    listed = page.try_out("Personas", "personas.list")
+    stack_id = listed["results"][0]["stack_id"]
+    persona = page.try_out("Personas", "personas.create", {"name": "A new user's", "stack_id": stack_id})
+    session = page.try_out("Sessions", "sessions.create", {"persona_id": persona["id"]})
+    question = {"content": "What was revenue in 2025?"}
+    reply = page.try_out("Sessions", "messages.send", question, id=session["id"])
+    assert reply["status"] == "complete"
+    assert reply["content"]
 
 
 def test_redoc_shows_every_operation_and_searches_them(page: Page, document: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Clients that generators make of the contract, driving the live server."""
