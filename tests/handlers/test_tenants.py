@@ -44,6 +44,14 @@ def admin(company: Tenant, connect: MakesClient) -> httpx.Client:
     return connect(company["api_key"])
 
 
+def refused_soon(client: httpx.Client) -> bool:
+    """Whether the client is out within a second: other workers remember a caller for half of one."""
+    until = time.monotonic() + 1
+    while (status := client.get(f"{API}/current").status_code) != 401 and time.monotonic() < until:
+        time.sleep(0.02)  # there is nothing to wait for but that second
+    return status == 401
+
+
 def subscription_of(operator: httpx.Client, tenant_id: str) -> Any:
     return made(operator.get(f"{API}/subscriptions", params={"tenant_id": tenant_id}))["results"][0]
 
@@ -111,7 +119,7 @@ class TestOperators:
             assert operator.delete(kept).status_code == 409
 
         assert operator.patch(f"{API}/{tenant['id']}", json={"is_active": False}).status_code == 200
-        assert person.get(f"{API}/current").status_code == 401
+        assert refused_soon(person)
         assert operator.delete(f"{API}/{tenant['id']}").status_code == 204
         assert operator.get(f"{API}/{tenant['id']}").status_code == 404
         assert operator.delete(f"{API}/products/{product['id']}").status_code == 204
@@ -227,7 +235,7 @@ class TestKeys:
         with_key = connect(key["key"])
         assert with_key.get(f"{API}/current").status_code == 200
         assert admin.delete(f"/api/v1/api-keys/{key['id']}").status_code == 204
-        assert with_key.get(f"{API}/current").status_code == 401
+        assert refused_soon(with_key)
 
     def test_rotated_both_are_good_for_the_overlap(
         self, admin: httpx.Client, key: Any, connect: MakesClient
@@ -239,8 +247,9 @@ class TestKeys:
             200,
         ]
         third = made(admin.post(url, json={}))["key"]
-        answers = [connect(text).get(f"{API}/current").status_code for text in (key["key"], second, third)]
-        assert answers == [401, 401, 200]
+        assert refused_soon(connect(key["key"]))
+        assert refused_soon(connect(second))
+        assert connect(third).get(f"{API}/current").status_code == 200
 
     def test_its_end_lies_ahead(self, admin: httpx.Client) -> None:
         past = {"name": "Late", "scopes": ["chat:read"], "expires_at": "2020-01-01T00:00:00Z"}
