@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -70,6 +71,13 @@ def other_tenant(server: Server) -> Tenant:
 def without_capability(server: Server) -> Tenant:
     """A tenant whose subscription does not grant ``chat_ai``."""
     return server.bootstrap("Tenant without chat", without_capability="chat_ai")
+
+
+@pytest.fixture(scope="session")
+def operator_key(server: Server) -> str:
+    """The key of an operator of the server."""
+    key: str = json.loads(server.booga("operator-key", "--json"))["api_key"]
+    return key
 
 
 class MakesClient(Protocol):

@@ -166,9 +166,9 @@ def _is_whole(answer: bytes) -> bool:
     return bool(blank) and length is not None and len(body) >= int(length[1])
 
 
-def head(server: Server, path: str, *lines: str, method: str = "POST") -> bytes:
-    """A request's head with our key; the connection closes after the answer."""
-    fixed = ["Host: localhost", "Connection: close", f"X-API-Key: {server.api_key}"]
+def head(server: Server, path: str, *lines: str, method: str = "POST", key: str | None = None) -> bytes:
+    """A request's head with our key (or another); the connection closes after the answer."""
+    fixed = ["Host: localhost", "Connection: close", f"X-API-Key: {key or server.api_key}"]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *fixed, *lines, "", ""]).encode("latin-1")
 
 

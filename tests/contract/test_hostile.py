@@ -39,8 +39,8 @@ def _same_process(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture
-def ours(server: Server, client: httpx.Client) -> Specimens:
-    return Specimens(client, server.tenant)
+def ours(server: Server, client: httpx.Client, operator_key: str, connect: MakesClient) -> Specimens:
+    return Specimens(client, server.tenant, operator=connect(operator_key))
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,12 @@ def _answers(ours: Specimens, operation: Operation, table: tuple[Hostile, ...]) 
     wrong = {}
     for case in table:
         body = case.of(valid)
+        if not body and not operation.spec["requestBody"].get("required"):
+            continue
         if (case.status == 413 and len(body) <= most) or (case.sound and operation.is_lenient):
             continue
         headers = [(b"Content-Type", case.kind.encode("latin-1"))] if case.kind is not None else []
-        response = ours.client.request(**call, content=body, headers=headers)
+        response = ours.client_for(operation).request(**call, content=body, headers=headers)
         if response.status_code != case.status:
             wrong[case.name] = (response.status_code, response.text[:300])
     return wrong
@@ -204,7 +206,12 @@ class TestSize:
         url = ours.call(operation)["url"]
         kind = next(iter(operation.spec["requestBody"]["content"]))
         start = head(
-            server, url, f"Content-Type: {kind}", f"Content-Length: {LARGE}", method=operation.method.upper()
+            server,
+            url,
+            f"Content-Type: {kind}",
+            f"Content-Length: {LARGE}",
+            method=operation.method.upper(),
+            key=ours.client_for(operation).headers["X-API-Key"],
         )
         answer = exchange(server, start)
         assert status_of(answer) == 413
