@@ -57,7 +57,8 @@ def make_tenant(name: str, email: str, password: str, without: tuple[str, ...] =
     """
     hashed = secrets.hash_password(password)
     with platform() as db:
-        if db.scalar(select(User.id).where(User.email == email.strip().lower())):
+        taken = User.email == email.strip().lower(), User.password_hash.is_not(None)
+        if db.scalar(select(User.id).where(*taken)):
             raise Conflict(f"The address {email} is taken.")
         product, region = _product(db), _region(db)
         tenant = db.put(Tenant(name=name))

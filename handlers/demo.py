@@ -56,7 +56,7 @@ def _enter() -> Note:
     """A key and a password of the demo's owner, who is made with the tenant if there is none yet."""
     password = random.token_urlsafe(12)
     with platform() as db:
-        owner = db.scalar(select(User).where(User.email == EMAIL))
+        owner = db.scalar(select(User).where(User.email == EMAIL, User.password_hash.is_not(None)))
         if owner is None:
             key = make_tenant(COMPANY, EMAIL, password)["api_key"]
         else:

@@ -1,11 +1,10 @@
-"""Signing in with a password, renewing and ending access, and the caller's own profile."""
+"""Signing in with a password and a second factor, renewing and ending access, and one's own profile."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import structlog
-from sqlalchemy import select
 
 from handlers.auth import caller
 from handlers.problems import Problem
@@ -13,7 +12,7 @@ from handlers.requests import Exchange
 from handlers.schemas import sign_in as wire
 from models.access import SignIn
 from models.tenancy import Tenant, User
-from storage import secrets, throttle, tokens
+from storage import accounts, second_factors, secrets, throttle, tokens
 from storage.database import Session, platform, reading, transaction
 from storage.threads import in_thread
 
@@ -26,7 +25,7 @@ async def login(body: dict[str, Any], exchange: Exchange) -> Answer:
     """Tokens for a person's address and password."""
     email, address = body["email"].strip().lower(), exchange.client
     await in_thread(throttle.check, email, address)
-    user_id = await secrets.in_slot(_verified, email, body["password"], address)
+    user_id = await secrets.in_slot(_verified, email, body["password"], body.get("otp"), address)
     return await in_thread(_begin, user_id, address, exchange.user_agent)
 
 
@@ -37,7 +36,7 @@ def refresh(body: dict[str, Any]) -> Answer:
         sign_in, rotation = _of_token(db, body["refresh_token"])
         if sign_in is not None:
             was_open = sign_in.is_open()
-            user = _active(db, User.id == sign_in.user_id)
+            user = accounts.active(db, User.id == sign_in.user_id)
             if user is not None and sign_in.spend(rotation):
                 answer = _tokens(sign_in)
             elif was_open and not sign_in.is_open():
@@ -48,11 +47,16 @@ def refresh(body: dict[str, Any]) -> Answer:
 
 
 def logout(body: dict[str, Any]) -> None:
-    """End the sign-in that the refresh token belongs to; what is no token of ours is as good as ended."""
+    """End the sign-in that the refresh token belongs to, or all of the person's; what is no token of ours is
+    as good as ended.
+    """
     with platform() as db:
         sign_in, _ = _of_token(db, body["refresh_token"])
-        if sign_in is not None:
-            sign_in.end()
+        if sign_in is None:
+            return
+        if body.get("everywhere") and sign_in.is_open():
+            accounts.sign_out(db, sign_in.user_id)
+        sign_in.end()
 
 
 def me() -> dict[str, Any]:
@@ -70,23 +74,25 @@ def update_me(body: dict[str, Any]) -> dict[str, Any]:
         return _profile(db, user)
 
 
-def _active(db: Session, which: Any) -> User | None:
-    query = select(User).join(Tenant, Tenant.id == User.tenant_id)
-    return db.scalar(query.where(which, User.is_active, Tenant.is_active))
-
-
-def _verified(email: str, password: str, address: str) -> str:
+def _verified(email: str, password: str, otp: str | None, address: str) -> str:
     """The id of the user with this address and password. Every other case takes as long and says the same.
 
     The count is asked again after the hash: of tries made at once, no more than the limit learn anything.
     """
     throttle.check(email, address)
     with platform(writes=False) as db:
-        user = _active(db, User.email == email)
+        user = accounts.active(db, User.email == email)
     if not secrets.password_fits(password, user.password_hash if user else None) or user is None:
         throttle.count_failure(email, address)
         raise Problem("unauthorized", "The address or the password is wrong.")
     throttle.check(email, address)
+    if not second_factors.passes(user.id, otp):
+        if otp is None:
+            raise Problem(
+                "unauthorized", "Send the second factor's code as otp.", meta={"otp_required": True}
+            )
+        throttle.count_failure(email, address)
+        raise Problem("unauthorized", "The second factor's code is wrong, or was used already.")
     if secrets.is_outdated(user.password_hash or ""):
         renewed = secrets.hash_password(password)
         with platform() as db:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import date, datetime
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, String, UniqueConstraint, and_, or_
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, String, UniqueConstraint, and_, or_, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Entity, Id, TenantOwned, now, own_key, reference
@@ -108,16 +108,33 @@ class Organization(TenantOwned, Entity):
 
 
 class User(TenantOwned, Entity):
-    """A person of a tenant. An address belongs to one person in the whole installation."""
+    """A person of a tenant. An address signs in to one account in the whole installation, but may be invited
+    by many: an invitation claims nothing, so that it tells nobody who has an account elsewhere.
+    """
 
     __tablename__ = "users"
-    __table_args__ = (own_key(),)
+    __table_args__ = (
+        own_key(),
+        UniqueConstraint("tenant_id", "email", name="users_tenant_id_email_key"),
+        Index(
+            "users_who_sign_in",
+            "email",
+            unique=True,
+            sqlite_where=text("password_hash IS NOT NULL"),
+            postgresql_where=text("password_hash IS NOT NULL"),
+        ),
+    )
 
-    email: Mapped[str] = mapped_column(String(320), unique=True)
+    email: Mapped[str] = mapped_column(String(320), index=True)
     name: Mapped[str] = mapped_column(String(200), default="")
     role: Mapped[str] = mapped_column(String(20), default=Role.MEMBER)
     is_active: Mapped[bool] = mapped_column(default=True)
     password_hash: Mapped[str | None] = mapped_column(String(200))
+
+    @property
+    def is_invited(self) -> bool:
+        """Whether the invitation is not accepted yet."""
+        return self.password_hash is None
 
 
 class Seat(TenantOwned, Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ class Settings:
     rate_limit_per_minute: int
     allow_private_addresses: bool
     json_logs: bool
+    open_registration: bool
+    smtp_url: str | None = field(repr=False)
+    mail_from: str | None
 
     @property
     def is_sqlite(self) -> bool:
@@ -81,6 +85,13 @@ def _url(name: str, schemes: tuple[str, ...]) -> str | None:
             f"{name} is not a usable URL: it should begin with {' or '.join(s + '://' for s in schemes)}."
         )
     return text.rstrip("/") if parts.scheme.startswith("http") else text
+
+
+def _address(name: str) -> str | None:
+    text = os.environ.get(name, "").strip()
+    if text and not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", text):
+        raise SettingsError(f"{name} is {text!r}: use an address like booga@example.com.")
+    return text or None
 
 
 def _generated_secret(data_dir: Path) -> str:
@@ -162,6 +173,9 @@ def read() -> Settings:
         rate_limit_per_minute=_number("BOOGA_RATE_LIMIT_PER_MINUTE", 3000, 1, 10_000_000),
         allow_private_addresses=_flag("BOOGA_ALLOW_PRIVATE_ADDRESSES"),
         json_logs=_flag("BOOGA_JSON_LOGS") or not sys.stderr.isatty(),
+        open_registration=_flag("BOOGA_OPEN_REGISTRATION"),
+        smtp_url=_url("BOOGA_SMTP_URL", ("smtp", "smtps")),
+        mail_from=_address("BOOGA_MAIL_FROM"),
     )
 
 

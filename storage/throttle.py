@@ -23,6 +23,8 @@ from storage.settings import settings
 WINDOW_MINUTES = 15
 OF_ACCOUNT = RateLimitItemPerMinute(10, WINDOW_MINUTES, namespace="account")
 OF_ADDRESS = RateLimitItemPerMinute(100, WINDOW_MINUTES, namespace="address")
+MAIL_TO_ACCOUNT = RateLimitItemPerMinute(10, WINDOW_MINUTES, namespace="mail-account")
+MAIL_FOR_ADDRESS = RateLimitItemPerMinute(100, WINDOW_MINUTES, namespace="mail-address")
 
 
 @cache
@@ -57,10 +59,12 @@ def _counters(account: str, address: str) -> Iterator[tuple[RateLimitItem, str]]
         yield OF_ADDRESS, network_of(address)
 
 
-def _refuse(item: RateLimitItem, who: str) -> TooManyRequests:
+def _refuse(
+    item: RateLimitItem, who: str, why: str = "Too many sign-ins failed. Wait before you try again."
+) -> TooManyRequests:
     again = _limiter().get_window_stats(item, who).reset_time - time.time()
     seconds = max(1, min(WINDOW_MINUTES * 60, int(again) + 1))
-    return TooManyRequests("Too many sign-ins failed. Wait before you try again.", seconds)
+    return TooManyRequests(why, seconds)
 
 
 def check(account: str, address: str) -> None:
@@ -81,6 +85,19 @@ def count_failure(account: str, address: str) -> None:
             raise _refuse(*full[0])
     except StorageError as fault:
         raise Unavailable("Sign-ins cannot be counted just now.") from fault
+
+
+def count_mail(account: str, address: str) -> None:
+    """Count a wish for mail to an account, known or not; raise ``TooManyRequests`` beyond the limit."""
+    wishes = [(MAIL_TO_ACCOUNT, hashlib.sha256(account.encode()).hexdigest())]
+    if address:
+        wishes.append((MAIL_FOR_ADDRESS, network_of(address)))
+    try:
+        for item, who in wishes:
+            if not _limiter().hit(item, who):
+                raise _refuse(item, who, "Too much mail was asked for. Wait before you try again.")
+    except StorageError as fault:
+        raise Unavailable("Mail cannot be asked for just now.") from fault
 
 
 def is_reachable() -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from handlers.jobs import embed, erase, export, forget, forget_tenant, ingest
-from storage import erasure, exports, library, quotas
+from handlers.jobs import embed, erase, export, forget, forget_tenant, ingest, mail
+from storage import accounts, erasure, exports, library, quotas
 from storage.queue import Kind
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -14,5 +14,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     exports.EXPORT: Kind(export.run, export.bury, lane="rare"),
     library.FORGET: Kind(forget.run, forget.bury),
     quotas.FORGET_TENANT: Kind(forget_tenant.run, forget_tenant.bury),
+    accounts.MAIL: Kind(mail.run, mail.bury, lane="mail"),
 }
-"""Every kind of job that can be asked for. What is slow has a thread of its own."""
+"""Every kind of job that can be asked for. What is slow, or waits for others, has a thread of its own."""

@@ -50,6 +50,7 @@ SERVED = {
     "swagger-start.js": (None, "swagger-start.js", JAVASCRIPT),
     "redoc-start.js": (None, "redoc-start.js", JAVASCRIPT),
     "page.css": (None, "page.css", "text/css; charset=utf-8"),
+    "account.js": (None, "account.js", JAVASCRIPT),
 }
 
 

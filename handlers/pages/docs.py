@@ -1,4 +1,6 @@
-"""`/docs` (Swagger UI, with "Try it out") and `/redoc`: the OpenAPI document for reading and trying."""
+"""`/docs` (Swagger UI, with "Try it out") and `/redoc`: the OpenAPI document for reading and trying; and the
+page that the links of mails lead to.
+"""
 
 from flask import Blueprint, Response, abort, render_template, request
 
@@ -33,6 +35,14 @@ def docs() -> Response:
 def redoc() -> Response:
     """Redoc over `/openapi.json`."""
     return _page("redoc.html", REDOC_POLICY)
+
+
+@pages.get("/account", strict_slashes=False)
+def account() -> Response:
+    """Where the links of mails lead: a form for a password. The token stands behind the `#`, which no browser
+    sends, so that no log holds it.
+    """
+    return _page("account.html", POLICY)
 
 
 @pages.get("/static/docs/<name>")

@@ -1,0 +1,18 @@
+"""Who may do what to a tenant's people."""
+
+from __future__ import annotations
+
+from models.errors import Conflict, Forbidden
+from models.tenancy import Role
+
+
+def check_may_touch(actor: str, *roles: str) -> None:
+    """Raise where somebody who is no owner would change an owner, or make one."""
+    if actor != Role.OWNER and Role.OWNER in roles:
+        raise Forbidden("Only an owner may do this to an owner, or make one.")
+
+
+def check_owner_stays(others: int) -> None:
+    """Raise where no owner would be left who can sign in."""
+    if not others:
+        raise Conflict("The last owner stays. Make somebody else an owner first.")
