@@ -15,8 +15,11 @@ import structlog
 
 from handlers import turns
 from handlers.jobs import KINDS
-from storage import couriers, provision, queue, vectors
+from storage import couriers, provision, queue, vectors, visitors
 from storage.settings import settings
+from storage.threads import in_thread
+
+log = structlog.get_logger("booga.lifecycle")
 
 JOBS_LEAVE_WITHIN = 3.0
 """Seconds in which a job may come to its next step; then it is left for the next start."""
@@ -77,14 +80,26 @@ async def running() -> AsyncIterator[None]:
     runner.start()
     sending = couriers.Couriers()
     sending.start()
+    forgetting = asyncio.create_task(_forget_old_visits(), name="old visits")
     try:
         yield
     finally:
+        forgetting.cancel()
         await turns.house().close()
         await asyncio.to_thread(runner.stop, JOBS_LEAVE_WITHIN)
         await asyncio.to_thread(sending.stop, JOBS_LEAVE_WITHIN)
         await asyncio.to_thread(vectors.close)
         await provision.close()
+
+
+async def _forget_old_visits() -> None:
+    """Delete visitors' conversations past their days, and settle what nobody will."""
+    while True:
+        try:
+            await in_thread(visitors.sweep)
+        except Exception as fault:
+            log.error("sweeping visits failed", exc_info=fault)
+        await asyncio.sleep(60)
 
 
 def drain() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from handlers.visits import Visit
 from storage.database import Session
 
 
@@ -33,6 +34,10 @@ class Exchange(Protocol):
     @property
     def client(self) -> str:
         """The address of the client (of the first one that no trusted proxy vouches for)."""
+
+    @property
+    def visit(self) -> Visit | None:
+        """Whom a bot's visitor is talking to."""
 
     @property
     def user_agent(self) -> str:

@@ -72,7 +72,7 @@ PASSAGES_TOKENS, ANSWER_TOKENS = 2_000, 500
 class Order:
     """All that a turn needs. ``session_id`` None: nothing is stored (the OpenAI-compatible door).
 
-    ``search`` None: there is nothing to search.
+    ``search`` None: there is nothing to search. ``cites``: how citations are shown to who asked.
     """
 
     tenant_id: str
@@ -89,6 +89,7 @@ class Order:
     pages: Pages | None = None
     background: bool = False
     bot_id: str | None = None
+    cites: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     is_first: bool = False
     is_new: bool = True
     is_whole: bool = False
@@ -500,7 +501,9 @@ async def _told(
                 continue
             if not told_retrieval and reply.retrieved is not None:
                 told_retrieval = True
-                yield _retrieved(order.reply_id, reply.retrieved, reply.citations)
+                shows = order.cites or dict
+                told = [shows(citation) for citation in reply.citations]
+                yield _retrieved(order.reply_id, reply.retrieved, told)
             if len(reply.text) > sent and not (order.is_whole and reply.is_running):
                 text, sent = reply.text[sent:], len(reply.text)
                 yield _delta(order.reply_id, sent, text)

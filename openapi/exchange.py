@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 if TYPE_CHECKING:
+    from handlers.visits import Visit
     from models.access import Caller
     from openapi.contract import Operation
 
@@ -35,6 +36,8 @@ class Exchange:
     media_type: str = "application/json"
     preconditions: dict[str, str] = field(default_factory=dict)
     rate_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    extra_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    visit: Visit | None = None
 
 
 def of(scope: Scope) -> Exchange:

@@ -70,3 +70,15 @@ async def count(exchange: Exchange) -> None:
             f"The limit of {quota} requests a minute is reached.",
             headers={"Retry-After": str(seconds)},
         )
+
+
+async def spend(quota: int, who: str) -> None:
+    """Count something of which ``who`` has ``quota`` a minute; raise 429 when none is left."""
+    passed, window = await _hit(RateLimitItemPerMinute(quota), who)
+    if not passed:
+        seconds = max(1, min(WINDOW, int(window.reset_time - time.time()) + 1))
+        raise Problem(
+            "too-many-requests",
+            f"The limit of {quota} questions a minute is reached.",
+            headers={"Retry-After": str(seconds)},
+        )

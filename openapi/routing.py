@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.problems import Problem
 from openapi import exchange as exchanges
+from openapi import visitors
 from openapi.contract import Contract, Routes, allowed
 from openapi.sending import send_empty
 
@@ -60,7 +61,9 @@ class Routing(SpecMiddleware):
         methods, exchange.path_values = found
         method = exchange.method
         if method == "OPTIONS":
-            await send_empty(send, 204, exchange, [(b"allow", allowed(methods).encode())])
+            allow = allowed(methods)
+            cors = await visitors.preflight(exchange, scope, allow)
+            await send_empty(send, 204, exchange, [(b"allow", allow.encode()), *cors])
             return
         operation = methods.get("GET" if method == "HEAD" else method)
         if operation is None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from handlers.problems import Problem
 from models.access import Caller
 from openapi import exchange as exchanges
-from openapi import limits
+from openapi import limits, visitors
 from openapi.contract import Contract, Operation
 from openapi.guard import header
 from storage import identity
@@ -131,6 +131,8 @@ class RightsOperation:
             if exchange.caller is None:
                 raise Problem("unauthorized", "Send an API key or an access token.")
             check_rights(exchange.caller, self.operation)
+        if self.operation.path.startswith(visitors.PREFIX):
+            await visitors.admit(exchange, scope, self.operation)
         await self.next_app(scope, receive, send)
 
 

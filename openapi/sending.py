@@ -22,6 +22,7 @@ def _head(exchange: Exchange, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
     headers: Headers = [
         (b"x-request-id", exchange.request_id.encode("latin-1")),
         *exchange.rate_headers,
+        *exchange.extra_headers,
         *extra,
     ]
     given = {name for name, _ in headers}

@@ -29,7 +29,7 @@ from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation,
 from models.chat.ports import Message
 from models.errors import NotFound, ReplyRunning, RuleBroken
 from models.knowledge.library import Document
-from storage import analytics, events, quotas
+from storage import analytics, events, quotas, visitors
 from storage.analytics import Counted
 from storage.database import OfTenant, Session, platform, transaction
 
@@ -436,6 +436,7 @@ def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
         ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
         connection.execute(_RUNNING, ended)
         analytics.count(connection, [ending.counted() for ending in stored])
+        visitors.settle(connection, {e.message_id: e.tokens for e in stored if e.bot_id is not None})
         events.publish_all(db, [_ended(e.tenant_id, e.message_id, e.session_id, e.values) for e in stored])
     cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
     if cited:

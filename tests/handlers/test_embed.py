@@ -1,0 +1,346 @@
+"""The public bot service: which page may ask, with which token, and how much in a day."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from models.base import now
+from models.bots import Bot, BotDay, BotReservation, new_public_key
+from models.chat.conversations import ChatSession
+from models.tenancy import Subscription
+from storage import visitors
+from tests import events
+from tests.fakes.provider import FakeProvider
+from tests.servers import Server
+
+BOTS, PERSONAS = "/api/v1/chat/bots", "/api/v1/chat/personas"
+ORIGIN = "https://www.tarnwick.example"
+CORS = "access-control-allow-origin"
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def persona_id(client: httpx.Client) -> str:
+    """The persona that every tenant begins with."""
+    return str(client.get(PERSONAS).json()["results"][0]["id"])
+
+
+@pytest.fixture
+def make(client: httpx.Client, persona_id: str) -> Make:
+    """Makes bots on one site."""
+
+    def made(**fields: Any) -> dict[str, Any]:
+        body = {"name": "Desk", "persona_id": persona_id, "allowed_origins": [ORIGIN], **fields}
+        response = client.post(BOTS, json={"rate_limit_per_minute": 1000, **body})
+        assert response.status_code == 201, response.text
+        shown: dict[str, Any] = response.json()
+        return shown
+
+    return made
+
+
+class Visitor:
+    """Somebody on a page of the site."""
+
+    def __init__(self, http: httpx.Client, bot: dict[str, Any], origin: str | None = ORIGIN) -> None:
+        self.http, self.at = http, f"/api/v1/embed/{bot['public_key']}"
+        self.headers = {"Origin": origin} if origin else {}
+        begun = self.post("/sessions")
+        assert begun.status_code == 201, begun.text
+        self.session, self.token = begun.json()["session_id"], begun.json()["visitor_token"]
+        assert begun.json()["expires_in"] == 900
+        self.headers["Authorization"] = f"Bearer {self.token}"
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """POST under the bot's address."""
+        given = {"json": body} if body is not None else {}
+        return self.http.post(self.at + path, headers={**self.headers, **headers}, **given)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """GET under the bot's address."""
+        return self.http.get(self.at + path, headers={**self.headers, **headers})
+
+    def ask(self, content: str = "What was revenue?") -> httpx.Response:
+        """A question, and its whole reply."""
+        return self.post(f"/sessions/{self.session}/messages", {"content": content})
+
+
+@pytest.fixture
+def visit(anonymous: httpx.Client) -> Callable[[dict[str, Any]], Visitor]:
+    """A visitor of a bot."""
+    return lambda bot: Visitor(anonymous, bot)
+
+
+Visit = Callable[[dict[str, Any]], Visitor]
+
+
+class TestConversation:
+    def test_asks_and_reads(self, make: Make, visit: Visit, client: httpx.Client, server: Server) -> None:
+        bot = make(greeting="Hello.")
+        visitor = visit(bot)
+        assert visitor.get("/config").json()["greeting"] == "Hello."
+        reply = visitor.ask()
+        assert reply.status_code == 201, reply.text
+        assert reply.json()["session_id"] == visitor.session
+        assert "model" not in reply.json()
+        shown = visitor.get(f"/sessions/{visitor.session}/messages").json()
+        assert [message["role"] for message in shown["results"]] == ["user", "assistant"]
+        assert shown["results"][1] == reply.json()
+        session = client.get(f"/api/v1/chat/sessions/{visitor.session}").json()
+        assert (session["bot_id"], session["user_id"]) == (bot["id"], None)
+
+    @pytest.mark.parametrize("path", ["messages/stream", "stream"])
+    def test_streams_and_resumes(self, path: str, make: Make, visit: Visit) -> None:
+        visitor = visit(make())
+        at = f"/sessions/{visitor.session}/{path}"
+        told = [*events.events(visitor.post(at, {"content": "What was revenue?"}).text.splitlines())]
+        assert [event.name for event in told][0 :: len(told) - 1] == ["message.created", "message.completed"]
+        assert (
+            told[-1].data.keys()
+            == visitor.get(f"/sessions/{visitor.session}/messages").json()["results"][1].keys()
+        )
+        again = [*events.events(visitor.get(at, **{"Last-Event-ID": told[1].id}).text.splitlines())]
+        assert [event.id for event in again][-1] == told[-1].id
+        assert told[1].id not in [event.id for event in again]
+
+    def test_says_if_it_helped(self, make: Make, visit: Visit, anonymous: httpx.Client) -> None:
+        for collects, status in ((True, 200), (False, 403)):
+            visitor = visit(make(collect_feedback=collects))
+            reply = visitor.ask().json()
+            at = f"{visitor.at}/sessions/{visitor.session}/messages/{reply['id']}/feedback"
+            answer = anonymous.put(at, headers=visitor.headers, json={"rating": "helpful"})
+            assert answer.status_code == status
+        assert answer.json()["error"] == "feature-disabled"
+
+    def test_the_same_visitor_goes_on_or_begins_anew(self, make: Make, visit: Visit) -> None:
+        visitor = visit(make())
+        on = visitor.post("/sessions")
+        assert (on.status_code, on.json()["session_id"]) == (200, visitor.session)
+        anew = visitor.post("/sessions", {"restart": True})
+        assert anew.status_code == 201
+        assert anew.json()["session_id"] != visitor.session
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            None,
+            "null",
+            "https://evil.example",
+            "http://www.tarnwick.example",
+            "https://www.tarnwick.example:8443",
+            "https://tarnwick.example",
+            "https://www.tarnwick.example.evil.example",
+            "https://WWW.tarnwick.example",
+            "https://www.tarnwick.example/",
+        ],
+    )
+    def test_no_other_page_may_ask(
+        self, origin: str | None, make: Make, visit: Visit, anonymous: httpx.Client
+    ) -> None:
+        visitor = visit(make())
+        headers = {"Origin": origin} if origin else {}
+        calls: list[tuple[str, str, dict[str, Any]]] = [("GET", "/config", {}), ("POST", "/sessions", {})]
+        token = {"Authorization": f"Bearer {visitor.token}"}
+        calls.append(("POST", f"/sessions/{visitor.session}/messages", {"json": {"content": "Hi"}}))
+        for method, path, given in calls:
+            sent = headers | (token if "{" not in path and method == "POST" else {})
+            refused = anonymous.request(method, visitor.at + path, headers=sent, **given)
+            assert (refused.status_code, refused.json()["error"]) == (403, "origin-not-allowed")
+            assert CORS not in refused.headers
+            assert refused.headers["vary"] == "Origin"
+        read = anonymous.get(f"{visitor.at}/sessions/{visitor.session}/messages", headers=headers | token)
+        assert read.status_code == 200
+        assert CORS not in read.headers
+
+    def test_the_allowed_one_reads_answers_and_problems(self, make: Make, visit: Visit) -> None:
+        visitor = visit(make())
+        wrong = visitor.post(f"/sessions/{visitor.session}/messages", {"surprise": 1})
+        assert wrong.status_code == 400
+        for answer in (visitor.get("/config"), wrong):
+            assert answer.headers[CORS] == ORIGIN
+            assert answer.headers["vary"] == "Origin"
+            assert "access-control-allow-credentials" not in answer.headers
+
+    @pytest.mark.parametrize(("origin", "allowed"), [(ORIGIN, True), ("https://evil.example", False)])
+    def test_preflight(self, origin: str, allowed: bool, make: Make, anonymous: httpx.Client) -> None:
+        at = f"/api/v1/embed/{make()['public_key']}/sessions"
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        answer = anonymous.options(at, headers=asked)
+        assert (answer.status_code, answer.headers["allow"]) == (204, "POST, OPTIONS")
+        assert answer.headers.get(CORS) == (origin if allowed else None)
+        assert ("authorization" in answer.headers.get("access-control-allow-headers", "").lower()) == allowed
+
+    def test_none_allowed_means_nobody(self, make: Make, anonymous: httpx.Client) -> None:
+        at = f"/api/v1/embed/{make(allowed_origins=[])['public_key']}/config"
+        assert anonymous.get(at, headers={"Origin": ORIGIN}).status_code == 403
+
+    def test_paused_and_unknown_are_the_same(
+        self, make: Make, client: httpx.Client, anonymous: httpx.Client
+    ) -> None:
+        bot = make()
+        client.post(f"{BOTS}/{bot['id']}/toggle-active")
+        told = []
+        for key in (bot["public_key"], new_public_key()):
+            answer = anonymous.get(f"/api/v1/embed/{key}/config", headers={"Origin": ORIGIN})
+            body = {k: v for k, v in answer.json().items() if k not in ("instance", "request_id")}
+            told.append((answer.status_code, body, sorted(answer.headers)))
+        assert told[0] == told[1]
+        assert told[0][0] == 404
+
+
+class TestTokens:
+    def test_is_needed_and_for_one_conversation(
+        self, make: Make, visit: Visit, anonymous: httpx.Client
+    ) -> None:
+        bot = make()
+        visitor, neighbour, elsewhere = visit(bot), visit(bot), visit(make())
+        at = f"{visitor.at}/sessions/{visitor.session}/messages"
+        for token, status in (
+            (None, 401),
+            ("bv_forged", 401),
+            (visitor.token[:-4] + "AAAA", 401),
+            (elsewhere.token, 401),
+            (neighbour.token, 404),
+            (visitor.token, 200),
+        ):
+            headers = {"Origin": ORIGIN} | ({"Authorization": f"Bearer {token}"} if token else {})
+            assert anonymous.get(at, headers=headers).status_code == status, token
+
+    @pytest.mark.parametrize("how", ["toggle-active", "regenerate-key", "origins", "put", "delete"])
+    def test_dies_with_the_bot_as_it_was(
+        self, how: str, make: Make, visit: Visit, client: httpx.Client
+    ) -> None:
+        bot = make()
+        visitor = visit(bot)
+        path = f"{BOTS}/{bot['id']}"
+        other = [ORIGIN, "https://ir.tarnwick.example"]
+        if how == "toggle-active":
+            client.post(f"{path}/toggle-active")
+            assert visitor.ask().status_code == 404
+            client.post(f"{path}/toggle-active")
+        elif how == "origins":
+            client.patch(path, json={"allowed_origins": other})
+        elif how == "put":
+            client.put(path, json={"name": "Desk", "persona_id": bot["persona_id"], "allowed_origins": other})
+        elif how == "delete":
+            client.delete(path)
+        else:
+            client.post(f"{path}/regenerate-key")
+        gone = how in ("delete", "regenerate-key")
+        assert visitor.ask().status_code == (404 if gone else 401)
+        assert visitor.post("/sessions").status_code == (404 if gone else 401)
+
+    def test_the_same_origins_again_change_nothing(
+        self, make: Make, visit: Visit, client: httpx.Client
+    ) -> None:
+        bot = make()
+        visitor = visit(bot)
+        client.patch(f"{BOTS}/{bot['id']}", json={"allowed_origins": [ORIGIN], "greeting": "Hi."})
+        assert visitor.ask().status_code == 201
+
+    @pytest.mark.usefixtures("migrated")
+    def test_ages(self) -> None:
+        bot = Bot(id=str(uuid.uuid4()), tenant_id=str(uuid.uuid4()), epoch=3)
+        door = visitors.Door(bot, True, frozenset())
+        fresh = door.admit("s", "v")
+        assert door.ticket(fresh.token()) is not None
+        bot.epoch = 4
+        assert door.ticket(fresh.token()) is None
+
+    def test_other_credentials_open_nothing(self, make: Make, visit: Visit, server: Server) -> None:
+        visitor = visit(make())
+        key = {"Authorization": f"Bearer {server.api_key}"}
+        assert visitor.get(f"/sessions/{visitor.session}/messages", **key).status_code == 401
+
+
+class TestLimits:
+    def test_a_visitor_asks_so_often_in_a_minute(self, make: Make, visit: Visit) -> None:
+        visitor = visit(make(rate_limit_per_minute=3))
+        answers = [visitor.ask() for _ in range(4)]
+        assert answers[-1].status_code == 429
+        assert int(answers[-1].headers["retry-after"]) <= 60
+        assert answers[-1].headers[CORS] == ORIGIN
+
+    def test_the_days_questions_are_exact(self, make: Make, visit: Visit, server: Server) -> None:
+        bot = make(daily_message_limit=5)
+        guests = [visit(bot) for _ in range(12)]
+        with ThreadPoolExecutor(12) as pool:
+            statuses = [answer.status_code for answer in pool.map(Visitor.ask, guests)]
+        assert sorted(statuses) == [201] * 5 + [429] * 7
+
+    def test_the_days_tokens_are_never_overspent(
+        self,
+        server_with_provider: Server,
+        fake_provider: FakeProvider,
+        connect: Callable[..., httpx.Client],
+    ) -> None:
+        owner = connect(server_with_provider.api_key, server_with_provider)
+        anonymous = connect(None, server_with_provider)
+        persona = owner.get(PERSONAS).json()["results"][0]
+        body = {"name": "Budget", "persona_id": persona["id"], "allowed_origins": [ORIGIN]}
+        budget = 1500
+        bot = owner.post(
+            BOTS, json={**body, "daily_token_budget": budget, "rate_limit_per_minute": 1000}
+        ).json()
+        guests = [Visitor(anonymous, bot) for _ in range(12)]
+        with ThreadPoolExecutor(12) as pool:
+            statuses = [answer.status_code for answer in pool.map(Visitor.ask, guests)]
+        assert set(statuses) == {201, 429}
+        with server_with_provider.database() as db:
+            day = db.scalars(select(BotDay).where(BotDay.bot_id == bot["id"])).one()
+            left = db.scalars(select(BotReservation).where(BotReservation.bot_id == bot["id"])).all()
+            assert (day.reserved, left) == (0, [])
+            assert 0 < day.tokens <= budget
+
+    def test_a_budget_too_small_for_any_reply_asks_no_provider(self, make: Make, visit: Visit) -> None:
+        answer = visit(make(daily_token_budget=1)).ask()
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+
+    def test_needs_the_capability(self, make: Make, visit: Visit, server: Server) -> None:
+        bot = make()
+        visitor = visit(bot)
+        with server.database() as db:
+            rows = db.scalars(
+                select(Subscription).where(Subscription.tenant_id == server.tenant["tenant_id"])
+            ).all()
+            held = {row.id: row.capabilities for row in rows}
+            for row in rows:
+                row.capabilities = []
+        try:
+            assert visitor.ask().json()["error"] == "capability-required"
+        finally:
+            with server.database() as db:
+                for row in db.scalars(select(Subscription).where(Subscription.id.in_(held))):
+                    row.capabilities = held[row.id]
+
+    def test_old_conversations_go(self, make: Make, visit: Visit, server: Server) -> None:
+        bot, kept = make(retention_days=30), make()
+        old, young, forever = visit(bot), visit(bot), visit(kept)
+        for visitor in (old, young, forever):
+            visitor.ask()
+        with server.database() as db:
+            for visitor in (old, forever):
+                db.get_one(ChatSession, visitor.session).last_message_at = now() - timedelta(days=31)
+        subprocess.run(  # noqa: S603 - our own program: what the server does by itself each minute
+            [sys.executable, "-c", "from storage import visitors; visitors.sweep()"],
+            env=server.environment,
+            check=True,
+            timeout=60,
+        )
+        with server.database() as db:
+            assert db.get(ChatSession, old.session) is None
+            assert db.get(ChatSession, young.session) is not None
+            assert db.get(ChatSession, forever.session) is not None
