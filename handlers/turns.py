@@ -21,9 +21,10 @@ import structlog
 from handlers.problems import Problem
 from handlers.replies import event
 from models.base import now
-from models.chat import engine, filtering
+from models.chat import engine
 from models.chat.conversations import MessageStatus
 from models.chat.engine import Reply
+from models.chat.moderation import Filtered, Guard
 from models.chat.ports import (
     Attempt,
     Candidate,
@@ -120,10 +121,6 @@ def problem_of(error: ProviderError, message_id: str | None = None) -> Problem:
     return Problem("provider-error", error.detail, meta=meta)
 
 
-class Filtered(Exception):
-    """Content filtering ended a reply; the text says which rule did."""
-
-
 class Turn:
     """One reply while this process writes it."""
 
@@ -197,9 +194,10 @@ class Turn:
             self._house.ended(self)
 
     async def _write(self) -> None:
-        level = self.order.filter_level
-        if level is not None and (found := filtering.find(self.order.question, level)):
-            raise Filtered(f"The question was not answered: {found.rule}.")
+        guard = Guard(level, self.order.candidates) if (level := self.order.filter_level) else None
+        if guard is not None:
+            self.order.facts["filtering"] = guard.facts
+            await guard.check(self.order.question)
         evidence, facts = Evidence(), UNSEARCHED
         if self.order.search is not None:
             evidence, self.reply.citations, facts = await in_thread(self.order.search)
@@ -215,12 +213,17 @@ class Turn:
         self._wake()
         self.prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
         parts = stream_with_fallback(self.order.candidates, self.prompt, self._attempted)
-        looks = None if level is None else filtering.Filter(level)
-        async with aclosing(parts):
-            async for part in parts:
-                self._take(part, looks)
-        if looks is not None:
-            self._show(looks, looks.end())
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    if guard is not None and isinstance(part, TextDelta):
+                        self._show(guard, await guard.feed(part.text))
+                    else:
+                        self._take(part)
+        except ProviderError:
+            await self._finish(guard)
+            raise
+        await self._finish(guard)
         await self._check_figures()
 
     async def _check_figures(self) -> None:
@@ -228,21 +231,23 @@ class Turn:
         if cited and self.order.pages is not None and next(figures_in(self.reply.text), None):
             self.reply.pages = await in_thread(self.order.pages, cited)
 
-    def _take(self, part: ReplyPart, looks: filtering.Filter | None) -> None:
-        if looks is not None and isinstance(part, TextDelta):
-            self._show(looks, looks.feed(part.text))
-            return
+    async def _finish(self, guard: Guard | None) -> None:
+        """Take what the guard still held back of the text that arrived."""
+        if guard is not None:
+            self._show(guard, await guard.end())
+
+    def _take(self, part: ReplyPart) -> None:
         self.reply.take(part, time.monotonic())
         if not self.started.is_set() and self.reply.text:
             self.started.set()
         self._wake()
 
-    def _show(self, looks: filtering.Filter, text: str) -> None:
-        """Take what the filter let go of; end the reply where it found something."""
+    def _show(self, guard: Guard, text: str) -> None:
+        """Take what the guard let go of; end the reply where it found something."""
         if text:
-            self._take(TextDelta(text), None)
-        if looks.found is not None:
-            raise Filtered(f"The reply was cut off: {looks.found.rule}.")
+            self._take(TextDelta(text))
+        if guard.reason is not None:
+            raise Filtered(guard.reason)
 
     def _attempted(self, attempt: Attempt) -> None:
         self.reply.attempts.append(attempt)

@@ -61,11 +61,16 @@ MAX_BODY: Final = 2 * 1024 * 1024
 MAX_REPLY: Final = 4 * 1024 * 1024
 """Characters of a reply: a server that goes on for ever is stopped."""
 MAX_ERROR_BODY: Final = 64 * 1024
+MODERATION_SECONDS: Final = 5.0
+"""How long a text waits for the server's moderation."""
 MAX_CLIENTS: Final = 128
 MAX_CONNECTIONS: Final = 4096
 """Of one client at a time. aiohttp reads "no limit" as its default of 100."""
 DRAIN: Final = 0.05
 """Seconds to wait for the end of the body after the reply is whole: then the connection serves again."""
+
+_NO_MODERATION: Final = ("", "moderations")
+"""Among what a server has refused: that it moderates nothing."""
 
 # The client's debug lines tell URLs and request ids; nothing of a tenant's call belongs in the log.
 for _noisy in ("openai", "httpx2"):
@@ -180,6 +185,37 @@ class OpenAIProvider:
             return None
         raise fault
 
+    async def moderate(self, text: str) -> list[str] | None:
+        """What the server's moderation (`/moderations`) objects to in a text, by its own names; None where it
+        has none, which is remembered. Raises `ProviderError`.
+        """
+        connection = self._connection()
+        if _NO_MODERATION in connection.refused:
+            return None
+        connection.active += 1
+        try:
+            async with asyncio.timeout(MODERATION_SECONDS):
+                response: Any = await connection.client.post(
+                    "/moderations",
+                    body={"input": text},
+                    cast_to=httpx2.Response,
+                    options={"timeout": self._timeout},
+                    stream=True,
+                    stream_cls=AsyncStream[Any],
+                )
+                try:
+                    return _objections(await _whole(response))
+                finally:
+                    await response.aclose()
+        except _FAULTS as error:
+            fault = _explained(error, late=False, begun=False)
+        finally:
+            connection.active -= 1
+        if fault.status in (404, 405, 501):
+            connection.refused.add(_NO_MODERATION)
+            return None
+        raise fault
+
     def _connection(self) -> "_Connection":
         return _connection(self.base_url, self._api_key, self._is_tenants)
 
@@ -199,6 +235,17 @@ def _counted_models(body: bytes) -> int:
     except (ValueError, TypeError, LookupError) as fault:
         raise ProviderError(
             "provider_malformed", "The provider answered something that is no list of models."
+        ) from fault
+
+
+def _objections(body: bytes) -> list[str]:
+    try:
+        result = orjson.loads(body)["results"][0]
+        named = sorted(name for name, caught in result["categories"].items() if caught is True)
+        return named or ["flagged"] if result["flagged"] else []
+    except (ValueError, TypeError, LookupError, AttributeError) as fault:
+        raise ProviderError(
+            "provider_malformed", "The provider answered something that is no moderation."
         ) from fault
 
 

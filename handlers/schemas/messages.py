@@ -45,6 +45,7 @@ class Trace(Wire):
     persona_id = fields.String()
     persona_version = fields.Integer()
     configuration = fields.Raw()
+    filtering = fields.Raw()
     retrieval = fields.Raw()
     providers = fields.Raw()
     attempts = fields.Raw()
@@ -66,6 +67,7 @@ def trace_of(row: Any) -> dict[str, Any]:
             "message_id": row.id,
             "persona_id": kept.get("persona_id"),
             "persona_version": row.persona_version,
+            "filtering": kept.get("filtering"),
             "configuration": kept.get("configuration", {"values": {}, "origins": {}}),
             "retrieval": {**searched, "answer_status": row.answer_status, "hits": kept.get("hits", [])},
             **{name: kept[name] for name in ("providers", "attempts", "finish_reason", "dropped_citations")},

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 TokenSource = Literal["provider", "estimated"]
@@ -128,6 +128,16 @@ class Provider(Protocol):
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ReplyPart, None]:
         """Write the reply: text, usage, `Finished`. Raises `ProviderError`, before or after text."""
+
+
+@runtime_checkable
+class Moderator(Protocol):
+    """A provider whose server may judge texts, too."""
+
+    async def moderate(self, text: str) -> list[str] | None:
+        """What it objects to, by its own names; None where the server judges nothing. Raises
+        `ProviderError`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
