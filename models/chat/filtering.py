@@ -95,7 +95,9 @@ RULES: tuple[Rule, ...] = (
         r"|bk_(?:live|oper)_[0-9A-Za-z]{20})",
     ),
     _rule("token", "low", r"\beyJ[A-Za-z0-9_-]{10,40}\.eyJ[A-Za-z0-9_-]{10}"),
-    _rule("payment_card", "low", _alone(r"[2-6]\d{3}(?P<gap>[ -]?)\d{4}(?P=gap)\d{4}(?P=gap)\d{4}"), _is_card),
+    _rule(
+        "payment_card", "low", _alone(r"[2-6]\d{3}(?P<gap>[ -]?)\d{4}(?P=gap)\d{4}(?P=gap)\d{4}"), _is_card
+    ),
     _rule("payment_card", "low", _alone(r"3\d{3}(?P<gap>[ -]?)\d{6}(?P=gap)\d{4,5}"), _is_card),
     _rule("iban", "low", _number(r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"), iban.is_valid),
     _rule("national_id", "low", _number(r"\d{3}-\d{2}-\d{4}"), ssn.is_valid),

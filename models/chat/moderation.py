@@ -26,7 +26,7 @@ class Filtered(Exception):
 
 @dataclass(slots=True)
 class Guard:
-    """Looks at one turn. Whatever it returns may be read by anybody; it raises ``Filtered`` at what may not."""
+    """Looks at one turn. What it returns may be read by anybody; it raises ``Filtered`` at what may not."""
 
     level: str
     candidates: Sequence[Candidate]

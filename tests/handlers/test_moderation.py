@@ -1,4 +1,4 @@
-"""The provider's own moderation, from ``medium`` on; the fake objects to texts that hold the word *flagged*."""
+"""The provider's own moderation, from ``medium`` on; the fake objects to whatever holds *flagged*."""
 
 from __future__ import annotations
 
