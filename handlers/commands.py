@@ -232,3 +232,53 @@ def register(main: click.Group, one_clear_line: Any) -> None:
             click.echo(f"{part.status.value:<9} {part.name:<13} {part.detail}")
         if health.overall(found) is health.Status.DOWN:
             raise SystemExit(1)
+
+    @main.command()
+    @click.option("--repair", is_flag=True, help="Mend both ways; the server makes what is missing.")
+    def verify(repair: bool) -> None:
+        """Compare SQL, files, keywords and vectors; status 1 when they differ.
+
+        With embedded Chroma the server has to be stopped first: it alone may open the vectors.
+        """
+        from storage import upkeep, vectors  # they bring Chroma along, which other commands do without
+
+        with one_clear_line():
+            settings()
+            try:
+                with platform(writes=False) as db:
+                    found = list(upkeep.differences(db))
+                for difference in found:
+                    click.echo(str(difference))
+                if repair and found:
+                    upkeep.mend(found)
+            finally:
+                vectors.close()
+        if not found:
+            click.echo("SQL, files, keywords and vectors agree.")
+            return
+        click.echo(
+            f"{len(found)} differences" + (", mended; verify once more when jobs are done" if repair else "")
+        )
+        raise SystemExit(1)
+
+    @main.command()
+    def rotate_secrets() -> None:
+        """Encrypt all that is sealed with the newest secret of BOOGA_SECRET_KEY.
+
+        Put the new secret before the old one, a comma between, and restart the server. Then run this, and
+        take the old one out.
+        """
+        from cryptography.fernet import InvalidToken  # other commands do without
+
+        from storage import upkeep  # it brings the vectors along
+
+        with one_clear_line():
+            settings()
+            prepare()
+            try:
+                count = upkeep.reseal()
+            except InvalidToken:
+                raise Conflict(
+                    "Something is sealed with a secret that BOOGA_SECRET_KEY does not hold."
+                ) from None
+        click.echo(f"{count} values are sealed with the newest secret.")

@@ -1,0 +1,82 @@
+"""Keeping an installation in order, with the command line as its host uses it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import InvalidToken
+from sqlalchemy import delete, select
+
+from models.access import SigningKey
+from models.base import new_id
+from models.knowledge.library import Posting
+from storage import secrets, tokens, upkeep
+from storage.database import platform
+from storage.settings import settings
+from tests.backends import Backend
+from tests.conftest import MakesClient
+from tests.handlers import knowledge
+from tests.servers import BOOGA, Server, restart, started
+
+NEWER = "a-newer-secret-of-more-than-32-characters"
+
+
+def verify(server: Server, *options: str) -> tuple[int, str]:
+    done = subprocess.run(  # noqa: S603 - our own program and arguments
+        [BOOGA, "verify", *options], env=server.environment, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_verify_tells_each_difference_and_repair_mends_it(
+    backend: Backend, tmp_path: Path, connect: MakesClient
+) -> None:
+    with started(tmp_path, backend.name, backend.fresh()) as server:
+        client = connect(server.api_key, server)
+        index = knowledge.make(client, "indices")
+        documents = [knowledge.ready(client, index["id"]) for _ in range(2)]
+        server.stop()
+        assert verify(server) == (0, "SQL, files, keywords and vectors agree.\n")
+
+        with server.database() as db:
+            db.execute(delete(Posting).where(Posting.document_id == documents[0]["id"]))
+        stray = server.data_dir / "files" / server.tenant["tenant_id"] / "aa" / ("aa" * 32)
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_bytes(b"nobody's")
+        status, told = verify(server)
+        assert status == 1
+        assert f"keywords missing: {documents[0]['id']}" in told
+        assert f"file of no document: {stray}" in told
+
+        status, told = verify(server, "--repair")
+        assert status == 1
+        assert not stray.exists()
+        restart(server)
+        again = knowledge.settled(client, f"{knowledge.BASE}/documents/{documents[0]['id']}")
+        assert again["status"] == "ready"
+        server.stop()
+        assert verify(server)[0] == 0
+
+
+def test_secrets_are_sealed_again_with_the_newest(migrated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens.make_access_token(new_id(), new_id(), new_id())
+    with platform() as db:
+        before = db.scalars(select(SigningKey.private_key)).all()
+    assert before
+    old = settings().secret_keys[0]
+    monkeypatch.setenv("BOOGA_SECRET_KEY", f"{NEWER},{old}")
+    settings.cache_clear()
+    secrets._fernet.cache_clear()
+    assert upkeep.reseal() == len(before)
+    monkeypatch.setenv("BOOGA_SECRET_KEY", NEWER)
+    settings.cache_clear()
+    secrets._fernet.cache_clear()
+    with platform() as db:
+        after = db.scalars(select(SigningKey.private_key)).all()
+    for sealed in after:
+        assert secrets.unseal(sealed)
+    with pytest.raises(InvalidToken):
+        secrets.unseal(before[0])
