@@ -1,4 +1,4 @@
-"""Figures of conversations: of one, and of the tenant."""
+"""Figures of conversations: of one, of a bot, and of the tenant."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from handlers import reach, reports
 from handlers.auth import caller
 from handlers.replies import Text, csv_rows
 from handlers.requests import Exchange
+from models.bots import Bot
 from models.chat.analytics import SUMS, figures, histogram
 from models.chat.conversations import ChatMessage, Citation
-from storage import analytics
+from storage import analytics, bot_figures
 from storage.database import Session, reading
 
 
@@ -26,6 +27,17 @@ def tenant(exchange: Exchange, from_: str | None, to: str | None, interval: str)
 
 
 BY = {"persona": "persona_id", "model": "model", "user": "user_id"}
+
+
+def bot(
+    id: str, exchange: Exchange, from_: str | None, to: str | None, interval: str
+) -> dict[str, Any] | Text:
+    """What a bot's visitors asked, and how they were answered."""
+    span = reports.span_of(from_, to, interval)
+    with reading(caller()) as db:
+        bot_id = db.require(Bot, id).id
+        report = bot_figures.report(db, span, bot_id)
+    return reports.answer(exchange, span, {"bot_id": bot_id, **report})
 
 
 def session(id: str, exchange: Exchange) -> dict[str, Any] | Text:

@@ -16,6 +16,7 @@ from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, Upload, created, with_query
 from handlers.requests import Exchange
 from handlers.schemas import bots as wire
+from handlers.sessions import listing
 from models.bots import Bot
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, RuleBroken
@@ -154,6 +155,13 @@ def embed_code(id: str) -> dict[str, str]:
         'style="border: 0" loading="lazy"></iframe>',
         "react": REACT.format(source=json.dumps(source), key=json.dumps(bot.public_key)),
     }
+
+
+def sessions(id: str, paging: Paging) -> Listing:
+    """Its visitors' conversations."""
+    with reading(caller()) as db:
+        bot = db.require(Bot, id)
+    return listing(select(ChatSession).where(ChatSession.bot_id == bot.id), paging)
 
 
 def icons(paging: Paging, exchange: Exchange) -> dict[str, Any]:

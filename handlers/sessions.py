@@ -59,7 +59,12 @@ def list(
             db.require(Stack, stack_id, parameter="stack_id")
         if persona_id is not None:
             db.require(Persona, persona_id, parameter="persona_id")
-    query = _found(status, stack_id, persona_id, paging.search, show_all)
+    return listing(_found(status, stack_id, persona_id, show_all=show_all), paging)
+
+
+def listing(query: Select[ChatSession], paging: Paging) -> Listing:
+    """Sessions as lists show them, searched in titles and messages."""
+    query = _searched(query, paging.search)
     paging.search = None
     return Listing(query, wire.show, paging, ORDERINGS, ChatSession.id, caller(), columns=tuple(COLUMNS))
 
@@ -82,12 +87,14 @@ def _found(
     ):
         if value is not None:
             query = query.where(column == value)
-    if search:
-        said = conversations.said_lately(caller(), search)
-        query = query.where(
-            or_(ChatSession.title.icontains(search, autoescape=True), ChatSession.id.in_(said))
-        )
-    return query
+    return _searched(query, search)
+
+
+def _searched(query: Select[ChatSession], words: str | None) -> Select[ChatSession]:
+    if not words:
+        return query
+    said = conversations.said_lately(caller(), words)
+    return query.where(or_(ChatSession.title.icontains(words, autoescape=True), ChatSession.id.in_(said)))
 
 
 def bulk(body: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ that what is asked for months costs a few thousand rows, however many messages t
 from __future__ import annotations
 
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -162,3 +164,19 @@ def histogram(values: Iterable[int | None]) -> dict[int, int]:
         if value is not None:
             bars[bar_of(value)] = bars.get(bar_of(value), 0) + 1
     return bars
+
+
+def most_asked(questions: Iterable[str], most: int = 10) -> list[dict[str, Any]]:
+    """The questions asked most, of such that come newest first; each as it was worded last."""
+    wordings: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for question in questions:
+        plain = _plain(question)
+        wordings.setdefault(plain, question)
+        times[plain] += 1
+    return [{"question": wordings[plain], "times": number} for plain, number in times.most_common(most)]
+
+
+def _plain(question: str) -> str:
+    words = " ".join(unicodedata.normalize("NFKC", question).casefold().split())
+    return words.rstrip(" .?!") or words

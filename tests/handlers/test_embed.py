@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,7 +18,8 @@ from sqlalchemy import select
 
 from models.base import now
 from models.bots import Bot, BotDay, BotReservation, new_public_key
-from models.chat.conversations import ChatSession
+from models.chat.analytics import border
+from models.chat.conversations import ChatMessage, ChatSession
 from models.tenancy import Subscription
 from storage import visitors
 from tests import events
@@ -129,6 +132,89 @@ class TestConversation:
         anew = visitor.post("/sessions", {"restart": True})
         assert anew.status_code == 201
         assert anew.json()["session_id"] != visitor.session
+
+
+class TestFigures:
+    def test_sessions_and_sums_are_what_was_sent(
+        self, make: Make, visit: Visit, client: httpx.Client, anonymous: httpx.Client, other: httpx.Client
+    ) -> None:
+        bot, silent = make(), make()
+        first, second = visit(bot), visit(bot)
+        replies = [first.ask("What was  REVENUE?"), first.ask("Who audits?"), second.ask("What was revenue")]
+        rated = replies[0].json()["id"]
+        judged = anonymous.put(
+            f"{first.at}/sessions/{first.session}/messages/{rated}/feedback",
+            headers=first.headers,
+            json={"rating": "helpful"},
+        )
+        assert judged.status_code == 200, judged.text
+        unanswered = sum(reply.json()["answer_status"] == "insufficient_evidence" for reply in replies)
+
+        at = f"{BOTS}/{bot['id']}"
+        listed = client.get(f"{at}/sessions").json()
+        assert [row["id"] for row in listed["results"]] == [second.session, first.session]
+        assert {(row["bot_id"], row["user_id"]) for row in listed["results"]} == {(bot["id"], None)}
+        found = client.get(f"{at}/sessions", params={"search": "audits"}).json()
+        assert [row["id"] for row in found["results"]] == [first.session]
+        (oldest,) = client.get(f"{at}/sessions", params={"ordering": "created_at", "page_size": 1}).json()[
+            "results"
+        ]
+        assert oldest["id"] == first.session
+        rows = [*csv.DictReader(io.StringIO(client.get(f"{at}/sessions.csv").text))]
+        assert [row["id"] for row in rows] == [second.session, first.session]
+
+        for interval in ("hour", "day", "week"):
+            span = {"from": (now() - timedelta(days=9)).isoformat(), "interval": interval}
+            report = client.get(f"{at}/analytics", params=span).json()
+            totals, series = report["totals"], report["series"]
+            expected = {"sessions": 2, "questions": 3, "replies": 3, "messages": 6, "helpful": 1}
+            expected |= {"unhelpful": 0, "unanswered": unanswered, "failed": 0}
+            assert {name: totals[name] for name in expected} == expected
+            assert {name: sum(row[name] for row in series) for name in expected} == expected
+            assert totals["visitors"] == 2
+            assert max(row["visitors"] for row in series) in (1, 2)
+            assert sum(row["visitors"] for row in series) >= 2
+            assert totals["p95_latency_ms"] >= totals["p50_latency_ms"] > 0
+            assert series[0]["visitors"] == series[0]["messages"] == 0
+            assert series[0]["p50_latency_ms"] is None
+            assert report["top_questions"] == [
+                {"question": "What was revenue", "times": 2},
+                {"question": "Who audits?", "times": 1},
+            ]
+            rows = [*csv.DictReader(io.StringIO(client.get(f"{at}/analytics.csv", params=span).text))]
+            assert [int(row["visitors"]) for row in rows] == [row["visitors"] for row in series]
+
+        nothing = client.get(f"{BOTS}/{silent['id']}/analytics").json()
+        assert (nothing["totals"]["messages"], nothing["totals"]["visitors"]) == (0, 0)
+        assert nothing["top_questions"] == []
+        assert client.get(f"{BOTS}/{silent['id']}/sessions").json()["count"] == 0
+        for path in ("sessions", "analytics"):
+            assert other.get(f"{at}/{path}").status_code == 404
+
+    def test_what_cannot_be_answered_is_refused(self, make: Make, client: httpx.Client) -> None:
+        query = {"from": "2020-03-04T00:00:00Z", "to": "2026-03-04T00:00:00Z", "interval": "hour"}
+        assert client.get(f"{BOTS}/{make()['id']}/analytics", params=query).status_code == 422
+
+    @pytest.mark.parametrize("interval", ["hour", "day", "week"])
+    def test_a_visitor_stands_in_the_interval_of_the_question(
+        self, interval: str, make: Make, visit: Visit, client: httpx.Client, server: Server
+    ) -> None:
+        bot = make()
+        visitor = visit(bot)
+        asked = visitor.ask().json()["parent_id"]
+        monday = datetime(2026, 3, 2, tzinfo=UTC)
+        borders = [monday, monday + timedelta(days=7) - timedelta(microseconds=1), monday + timedelta(days=7)]
+        query = {
+            "from": monday.isoformat(),
+            "to": (monday + timedelta(days=8)).isoformat(),
+            "interval": interval,
+        }
+        for at in borders:
+            with server.database() as db:
+                db.get_one(ChatMessage, asked).created_at = at
+            series = client.get(f"{BOTS}/{bot['id']}/analytics", params=query).json()["series"]
+            (start,) = [row["start"] for row in series if row["visitors"]]
+            assert datetime.fromisoformat(start) == border(at, interval)
 
 
 class TestOrigins:
