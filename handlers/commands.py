@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -282,3 +283,41 @@ def register(main: click.Group, one_clear_line: Any) -> None:
                     "Something is sealed with a secret that BOOGA_SECRET_KEY does not hold."
                 ) from None
         click.echo(f"{count} values are sealed with the newest secret.")
+
+    archive = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+    @main.command()
+    @archive
+    def backup(file: Path) -> None:
+        """Copy the database's rows, the originals and the generated secret into FILE, a tar.
+
+        The server may run meanwhile; the rows are those of one moment. Vectors are not copied: restore has
+        them made anew. FILE is readable by its owner alone, and opens what is sealed where the secret is in
+        it: keep it as safe as the server. A BOOGA_SECRET_KEY is not in it: keep that apart.
+        """
+        from storage import backups  # it brings the vectors along
+
+        with one_clear_line():
+            settings()
+            done = backups.backup(file)
+        click.echo(f"{done.rows} rows and {done.files} originals are in {file}; vectors are not.")
+        if done.missing:
+            click.echo(f"{done.missing} originals were not there (booga verify tells which).", err=True)
+
+    @main.command()
+    @archive
+    def restore(file: Path) -> None:
+        """Fill an empty installation from FILE, which booga backup made, on SQLite or PostgreSQL.
+
+        Refused where the data folder or the database holds anything, FILE is damaged, or another version's.
+        The server or a worker then makes all vectors anew; until then words find the documents.
+        """
+        from storage import backups  # it brings the vectors along
+
+        with one_clear_line():
+            settings()
+            done = backups.restore(file)
+        click.echo(f"{done.rows} rows and {done.files} originals are restored.")
+        click.echo(
+            f"{done.queued} documents get new vectors from the server or a worker; words find them now."
+        )
