@@ -150,7 +150,8 @@ class Briefing:
             limit=self.max_documents or configuration["default_max_documents"],
             threshold=configuration["default_score_threshold"] if threshold is None else threshold,
         )
-        sources = turns.numbered(found.hits)
+        # What words alone would find is not shown as if the documents had been searched.
+        sources = [] if found.away else turns.numbered(found.hits)
         hits = found.hits[: len(sources)]
         facts = {
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
@@ -163,7 +164,7 @@ class Briefing:
             ],
         }
         return (
-            Evidence(sources, found.searched, found.degraded, asked),
+            Evidence(sources, found.searched and not found.away, found.degraded, asked, found.away),
             [citation_of(hit) for hit in hits],
             facts,
         )

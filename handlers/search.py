@@ -6,11 +6,12 @@ from typing import Any
 
 from handlers import reach
 from handlers.auth import caller
+from handlers.documents import check_vectors
 from handlers.schemas.search import hit_of
 from models.errors import Unavailable
 from models.knowledge.library import Category, Document, KnowledgeIndex
 from models.knowledge.relevance import DEFAULT_THRESHOLD
-from storage import retrieval, vectors
+from storage import retrieval
 from storage.database import Session, reading
 from storage.retrieval import Found, Narrow
 
@@ -53,5 +54,9 @@ def _narrowed(db: Session, body: dict[str, Any]) -> Narrow:
 
 def _check_vectors(found: Found, mode: str) -> None:
     """Without an embedder the words alone answer, and `mode` says so; without the vector store, later."""
-    if found.degraded and (mode == "vector" or not vectors.health().ok):
+    if mode == "keyword":
+        return
+    if found.degraded and (found.away or mode == "vector"):
         raise Unavailable(found.degraded)
+    if found.degraded or not found.searched:
+        check_vectors()

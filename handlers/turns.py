@@ -38,7 +38,7 @@ from models.chat.ports import (
     estimated_usage,
     stream_with_fallback,
 )
-from models.chat.prompts import Evidence, Instructions, compose, fitting
+from models.chat.prompts import UNSEARCHABLE, Evidence, Instructions, compose, fitting
 from models.knowledge.numbers import figures_in
 from storage import configurations, conversations, metrics
 from storage.conversations import Ending, Progress, Retrieval
@@ -216,6 +216,8 @@ class Turn:
         try:
             async with aclosing(parts):
                 async for part in parts:
+                    if evidence.away and isinstance(part, TextDelta) and not self.reply.text:
+                        self._take(TextDelta(UNSEARCHABLE))
                     if guard is not None and isinstance(part, TextDelta):
                         self._show(guard, await guard.feed(part.text))
                     else:

@@ -78,8 +78,9 @@ class Hit:
 class Found:
     """The hits, best first, and how they were found.
 
-    ``mode`` is the one really used; ``degraded`` says why vectors had no part in it. ``searched`` is
-    False where nothing was in reach. Times are milliseconds.
+    ``mode`` is the one really used; ``degraded`` says why vectors had no part in it, and ``away``
+    whether that is because the vector store does not answer. ``searched`` is False where nothing was in
+    reach. Times are milliseconds.
     """
 
     hits: list[Hit]
@@ -87,6 +88,7 @@ class Found:
     searched: bool
     degraded: str | None
     took_ms: float
+    away: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     query: dict[str, Any] = field(default_factory=dict)
 
@@ -150,10 +152,14 @@ def search(
         clock.lap("keywords_ms")
     # No connection is held while others are waited for.
     near: list[VectorHit] = []
+    away = False
     if asked is not None and maker is not None and not isinstance(maker, Unavailable):
         within = _collections(of, known, maker.name, reach, narrow)
         if within:
-            near, degraded = _near(within, views, asked, clock)
+            try:
+                near = _near(within, views, asked, clock)
+            except (VectorsUnavailable, EmbeddingFailure) as fault:
+                degraded, away = fault.detail, isinstance(fault, VectorsUnavailable)
     used: Mode = mode if degraded is None else "keyword"
     ranked: list[Ranked] = []
     if not (mode == "vector" and degraded):
@@ -178,6 +184,7 @@ def search(
         searched=bool(known),
         degraded=degraded,
         took_ms=clock.total(),
+        away=away,
         timings=clock.laps,
         query=_told(query, known),
     )
@@ -313,19 +320,17 @@ def _near(
     views: Mapping[str, DocumentView],
     asked: Future[Vectors],
     clock: _Clock,
-) -> tuple[list[VectorHit], str | None]:
-    """The passages near the question, or why there are none."""
+) -> list[VectorHit]:
+    """The passages near the question."""
     try:
         vector = asked.result()[0]
         clock.lap("embedding_ms")
         near = vectors.nearest(within, vector, NEAREST)
-    except (VectorsUnavailable, EmbeddingFailure) as fault:
-        return [], fault.detail
     finally:
         clock.lap("vectors_ms")
     # A vector may outlive its passage for a moment: of a document deleted, or read anew and shorter now.
     sizes = {id: len(view.layout.page_of) for id, view in views.items()}
-    return [hit for hit in near if hit.position < sizes.get(hit.document_id, 0)], None
+    return [hit for hit in near if hit.position < sizes.get(hit.document_id, 0)]
 
 
 def _hits(db: Session, known: Mapping[str, _Known], ranked: Sequence[Ranked]) -> list[Hit]:

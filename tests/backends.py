@@ -116,16 +116,9 @@ def _redis() -> Iterator[dict[str, str]]:
 @contextmanager
 def _chroma() -> Iterator[dict[str, str]]:
     """A Chroma server of our own, so that more workers than one can be tested."""
-    program = Path(sys.executable).parent / "chroma"
     folder = Path(tempfile.mkdtemp(prefix="booga-chroma-"))
     port = free_port()
-    with (folder / "chroma.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - a program of the install, our own arguments
-            [program, "run", "--path", folder / "data", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-        )
+    process = chroma_run(folder, port)
     url = f"http://127.0.0.1:{port}"
     try:
         if _beats(url, process):
@@ -137,6 +130,18 @@ def _chroma() -> Iterator[dict[str, str]]:
         process.terminate()
         process.wait(10)
         shutil.rmtree(folder)
+
+
+def chroma_run(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """`chroma run` with its data and its log in that folder; it is still starting."""
+    program = Path(sys.executable).parent / "chroma"
+    with (folder / "chroma.log").open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - a program of the install, our own arguments
+            [program, "run", "--path", folder / "data", "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
 
 
 def _beats(url: str, process: subprocess.Popen[bytes]) -> bool:

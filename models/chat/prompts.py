@@ -23,9 +23,11 @@ NO_EVIDENCE = (
     "documents hold no sufficient evidence; do not guess."
 )
 NO_SEARCH = (
-    "The company's documents could not be searched just now. Say so, and answer without them only where that "
-    "is safe."
+    "The company's documents could not be searched just now, and the reader is told so above your answer. "
+    "Answer without them only where that is safe."
 )
+UNSEARCHABLE = "The documents cannot be searched just now, so this answer does without them.\n\n"
+"""What a reply begins with then, whoever writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Evidence:
     degraded: str | None = None
     question: str = ""
     """What was searched for, where that is not the question as it was asked."""
+    away: bool = False
+    """Whether the documents could not be searched, since the vector store does not answer."""
 
     @property
     def answer_status(self) -> str | None:
@@ -103,7 +107,7 @@ def compose(
         rules.append(CITING)
     elif evidence.searched:
         rules.append(NO_EVIDENCE)
-    elif evidence.degraded:
+    elif evidence.away:
         rules.append(NO_SEARCH)
     asked = question
     if sources:

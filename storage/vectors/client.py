@@ -38,6 +38,8 @@ PAUSE_SECONDS = 2.0
 _SESSIONS = "sessions"
 _MOST_DOCUMENTS = 1000
 _LEAVE_SECONDS = 3.0
+_AGAIN_SECONDS = 1.0
+_LOST = "its process ended and is being started again"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from storage.vectors.child import main; main()"
 
@@ -80,7 +82,7 @@ def nearest(within: Mapping[str, Sequence[str] | None], vector: Vectors, limit: 
     ``within`` names the collections, each with the ids of the documents that may be found there (None: all).
     """
     chroma = _chroma()
-    chroma.pausing()
+    chroma.check()
     asked: list[tuple[str, list[str] | None]] = []
     for name, ids in within.items():
         if ids is None:
@@ -146,6 +148,8 @@ def health() -> Health:
             return Health(False, "server", True, detail=f"no answer ({type(fault).__name__})")
         return Health(True, "server", True, _milliseconds(begun))
     chroma = _chroma()
+    if chroma.is_lost():
+        return Health(False, "embedded", True, detail=_LOST)
     if not chroma.is_running:
         return _unloaded(settings().data_dir)
     try:
@@ -179,7 +183,7 @@ def _unloaded(data_dir: Path) -> Health:
 
 
 class _Chroma:
-    """The child process that holds Chroma, started when it is needed and again when it died."""
+    """The child process that holds Chroma, started when it is needed and by itself again when it died."""
 
     def __init__(self, url: str | None, folder: Path) -> None:
         self._url, self._folder = url, folder
@@ -190,14 +194,24 @@ class _Chroma:
         self._pending: dict[int, tuple[float, Future[dict[str, Any]]]] = {}
         self._answered = threading.Event()
         self._paused_until = 0.0
+        self._lost = False
 
     @property
     def is_running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def pausing(self) -> None:
+    def is_lost(self) -> bool:
+        """Whether the process died and the next one does not work yet."""
+        with self._lock:
+            if self._process is not None and not self.is_running:
+                self._lose()
+            return self._lost
+
+    def check(self) -> None:
         """Raise while searches should do without."""
+        if self.is_lost():
+            raise VectorsUnavailable(f"The vector store is away: {_LOST}.")
         if time.monotonic() < self._paused_until:
             raise VectorsUnavailable("The vector store did not answer a moment ago.")
 
@@ -210,6 +224,8 @@ class _Chroma:
         with self._lock:
             if self._connection is not None and self.is_running:
                 return self._connection
+            if self._process is not None:
+                self._lose()
             ours, theirs = socket.socketpair()
             with theirs:
                 arguments = [str(theirs.fileno()), self._url or "", str(self._folder)]
@@ -256,6 +272,7 @@ class _Chroma:
         with self._lock:
             process, connection = self._process, self._connection
             self._process = self._connection = None
+            self._lost = False
         if process is None or connection is None:
             return
         # Closing alone would not wake the thread that reads.
@@ -276,17 +293,32 @@ class _Chroma:
                 except (EOFError, OSError):
                     break
                 self._answered.set()
+                if "fault" not in answer:
+                    self._lost = False
                 _, waiting = self._pending.get(answer["id"], (0.0, None))
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
         with self._lock:
-            if self._connection is connection:
+            if self._connection is connection and self._process is not None:
                 self._connection = None
-            if self._process is not None and self._connection is None:
                 self._process.wait()  # it has closed its end, so that it is ending
+                self._lose()
         for _, waiting in list(self._pending.values()):
             if not waiting.done():
                 waiting.set_result({"fault": "its process ended"})
+
+    def _lose(self) -> None:
+        """The process died (the lock is held): see to it that another one works."""
+        if not self._lost:
+            self._lost = True
+            threading.Thread(target=self._revive, name="vectors again", daemon=True).start()
+
+    def _revive(self) -> None:
+        while self._lost:
+            try:
+                self.ask("beat", {}, None, START_SECONDS)
+            except VectorsUnavailable:
+                time.sleep(_AGAIN_SECONDS)  # so that one that cannot start is not started without end
 
     def _end_when_stuck(self) -> None:
         """Kill a process that was silent for longer than any call may take; Chroma bears it."""

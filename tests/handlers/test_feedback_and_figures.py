@@ -125,6 +125,13 @@ class TestFigures:
         rows = list(csv.DictReader(io.StringIO(client.get(f"{SESSIONS}/analytics.csv", params=query).text)))
         assert len(rows) == 3
 
+    @pytest.mark.parametrize("role", ["viewer", "member"])
+    def test_everybodys_figures_are_for_administrators(
+        self, client_with: Callable[..., httpx.Client], role: str
+    ) -> None:
+        assert client_with(role=role).get(f"{SESSIONS}/analytics").status_code == 403
+        assert client_with(role="admin").get(f"{SESSIONS}/analytics").status_code == 200
+
     @pytest.mark.parametrize(
         "query",
         [

@@ -155,15 +155,16 @@ class TestAway:
     def test_health_tells(self, of: Of, chroma_away: Callable[[], None]) -> None:
         assert not vectors.health().ok
 
-    def test_its_process_is_replaced_when_it_dies_and_nothing_is_lost(self, place: str) -> None:
+    def test_its_process_is_replaced_by_itself_when_it_dies_and_nothing_is_lost(self, place: str) -> None:
         vectors.upsert(place, "d", [0, 1], unit(0, 10))
         chroma = client._chroma()
         assert chroma._process is not None
         first = chroma._process.pid
         chroma._process.kill()
-        until(lambda: not chroma.is_running)
+        until(lambda: chroma._process is not None and chroma._process.pid != first)
+        until(lambda: not chroma.is_lost())
+        assert vectors.health().ok
         assert vectors.count(place) == 2
-        assert chroma._process.pid != first
 
     def test_an_answer_that_takes_too_long_is_not_waited_for(
         self, place: str, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,7 @@ class TestCompose:
 
     def test_no_evidence_and_no_search_are_said_so(self) -> None:
         assert NO_EVIDENCE in compose(PERSONA, [], "Q", Evidence([], searched=True)).messages[0].content
-        away = Evidence([], searched=False, degraded="the vector store is away")
+        away = Evidence([], degraded="the vector store is away", away=True)
         assert NO_SEARCH in compose(PERSONA, [], "Q", away).messages[0].content
 
     def test_without_prompt_and_knowledge_only_the_question_is_sent(self) -> None:
