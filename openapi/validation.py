@@ -120,6 +120,14 @@ class Parameter:
         return value, faults
 
 
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _reject(detail: str, pointer: str = "") -> Problem:
     return Problem("validation-failed", detail, faults=[{"pointer": pointer, "detail": detail}])
 
@@ -354,7 +362,9 @@ class ValidationOperation:
                 values[name] = Upload(
                     parts[0].filename or "", parts[0].content_type or "", parts[0].file, parts[0].size or 0
                 )
-                if "\0" in values[name].name or _SURROGATE.search(values[name].name):
+                if not all(_is_utf8(line) for _, line in parts[0].headers.raw):
+                    faults.append({"pointer": f"/{name}", "detail": "its name is not UTF-8"})
+                elif "\0" in values[name].name or _SURROGATE.search(values[name].name):
                     faults.append(
                         {"pointer": f"/{name}", "detail": "its name holds a NUL or a lone surrogate"}
                     )

@@ -30,6 +30,9 @@ THREADS = 24
 """Threads that run handlers, and so the most connections that one process holds (and a few for background
 work).
 """
+OVERFLOW = 8
+KEPT_OPEN = 6
+"""Connections to PostgreSQL that a process keeps while it has no use for them."""
 
 E = TypeVar("E", bound=Base)
 
@@ -149,7 +152,7 @@ def engine() -> Engine:
     options: dict[str, Any] = {
         "poolclass": QueuePool,
         "pool_size": THREADS,
-        "max_overflow": 8,
+        "max_overflow": OVERFLOW,
         "pool_timeout": 30,
         "hide_parameters": True,
         "json_serializer": lambda value: orjson.dumps(value).decode(),
@@ -159,6 +162,8 @@ def engine() -> Engine:
         made = create_engine(url, connect_args={"check_same_thread": False, "timeout": 20}, **options)
         _prepare_sqlite(made)
         return made
+    # A server of PostgreSQL has a hundred connections for everybody: those of a burst are given back.
+    options |= {"pool_size": KEPT_OPEN, "max_overflow": THREADS + OVERFLOW - KEPT_OPEN}
     return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, **options)
 
 

@@ -167,8 +167,9 @@ def _is_whole(answer: bytes) -> bool:
 
 
 def head(server: Server, path: str, *lines: str, method: str = "POST", key: str | None = None) -> bytes:
-    """A request's head with our key (or another); the connection closes after the answer."""
-    fixed = ["Host: localhost", "Connection: close", f"X-API-Key: {key or server.api_key}"]
+    """A request's head with our key (another, or with "" none); the connection closes after the answer."""
+    known = server.api_key if key is None else key
+    fixed = ["Host: localhost", "Connection: close", *([f"X-API-Key: {known}"] if known else [])]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *fixed, *lines, "", ""]).encode("latin-1")
 
 

@@ -277,6 +277,8 @@ class Specimens:
             body["model"] = "assistant"  # the slug of the persona that every tenant begins with
         if isinstance(body.get("name"), str) and operation.method == "post":
             body["name"] = f"{body['name']} {next(_numbers)}"
+        if isinstance(body.get("email"), str) and operation.method == "post" and not operation.is_public:
+            body["email"] = f"{next(_numbers)}-{body['email']}"
         if operation.body[0] == "application/json":
             return {"json": body}
         properties = operation.body[1]["schema"]["properties"]

@@ -34,7 +34,6 @@ WORKS_OTHERWISE = {
     "accounts.set_up_mfa": "the example's password is nobody's",
     "accounts.remove_mfa": "only a device that has just signed in may do this",
     "accounts.sign_out_device": "a key has signed in on no device",
-    "people.delete": "the last owner stays",
     "files.retry": "only what has failed is tried again",
     "documents.retry": "only what has failed is tried again",
     "stacks.create": "no subscription covers the example's product",

@@ -11,11 +11,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from models.access import ApiKey
+from models.access import ApiKey, digest
 from models.audit import NOT_AUDITED, OBJECTS, AuditEntry
 from models.base import Base
 from models.chat.conversations import ChatSession
-from tests.servers import Server, Tenant
+from models.tenancy import User
+from tests.servers import Server
 
 LOG = "/api/v1/tenants/audit-log"
 CHAT = "/api/v1/chat"
@@ -47,7 +48,7 @@ def test_each_change_is_one_row_with_who_what_and_from_where(
     assert [entry["action"] for entry in told] == ["create", "update", "delete"]
     changed = told[1]
     with server.database() as db:
-        key_id = db.scalar(select(ApiKey.id).where(ApiKey.user_id == server.tenant["user_id"]))
+        key_id = db.scalar(select(ApiKey.id).where(ApiKey.key_hash == digest(server.api_key)))
     assert (changed["actor"], changed["actor_id"], changed["key_id"]) == (
         "key",
         server.tenant["user_id"],
@@ -154,10 +155,13 @@ def test_filters_and_csv(client: httpx.Client, persona: dict[str, Any]) -> None:
 
 
 def test_another_tenant_sees_nothing_of_it(
-    other: httpx.Client, other_tenant: Tenant, persona: dict[str, Any]
+    other: httpx.Client, server: Server, persona: dict[str, Any]
 ) -> None:
     assert not entries(other, object_id=persona["id"])
-    assert {entry["actor_id"] for entry in entries(other, page_size=100)} <= {other_tenant["user_id"], None}
+    with server.database() as db:
+        ours = set(db.scalars(select(User.id).where(User.tenant_id == server.tenant["tenant_id"])))
+    assert server.tenant["user_id"] in ours
+    assert not ours & {entry["actor_id"] for entry in entries(other, page_size=100)}
 
 
 def test_the_log_tells_of_the_tenants_own_beginning(client: httpx.Client, server: Server) -> None:

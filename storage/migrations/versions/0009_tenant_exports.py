@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "tenant_exports",
         sa.Column("status", sa.String(length=20), nullable=False),
-        sa.Column("progress", sa.Float(), nullable=False),
+        sa.Column("progress", sa.Double(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("detail", sa.String(length=300), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
