@@ -263,6 +263,17 @@ def register(main: click.Group, one_clear_line: Any) -> None:
         raise SystemExit(1)
 
     @main.command()
+    def rotate_keys() -> None:
+        """Sign access tokens with a new key soon; tokens of the old one stay good until they expire."""
+        from storage import tokens  # other commands do without
+
+        with one_clear_line():
+            settings()
+            prepare()
+            begins = tokens.rotate()
+        click.echo(f"The new key is shown from now on, and signs from {begins:%H:%M:%S} UTC on.")
+
+    @main.command()
     def rotate_secrets() -> None:
         """Encrypt all that is sealed with the newest secret of BOOGA_SECRET_KEY.
 

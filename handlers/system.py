@@ -52,4 +52,4 @@ def metrics() -> Text:
 
 def jwks() -> Answer:
     """The public keys of access tokens."""
-    return tokens.jwks(), 200, {"Cache-Control": "public, max-age=60"}
+    return tokens.jwks(), 200, {"Cache-Control": f"public, max-age={tokens.SHOWN_FOR}"}

@@ -229,7 +229,7 @@ class SignIn(TenantOwned, Entity):
 
 class SigningKey(Entity):
     """A private key for access tokens, encrypted with the installation's secret; ``id`` is the JWT's
-    ``kid``.
+    ``kid``. It signs until ``retired_at``, and verifies until the last token it signed has expired.
     """
 
     __tablename__ = "signing_keys"

@@ -7,11 +7,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import os
 import threading
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.fernet import InvalidToken
@@ -19,7 +21,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 from joserfc.util import json_b64encode
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from models.access import SignIn, SigningKey
 from models.base import new_id, now
@@ -36,6 +38,10 @@ AUDIENCE = "booga-api"
 LONGEST = 2048
 _KEYS_KNOWN_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 1.0
+SHOWN_FOR = 60
+"""Seconds that others may keep the public keys."""
+AHEAD = timedelta(seconds=_KEYS_KNOWN_SECONDS + SHOWN_FOR)
+"""How long a new key is shown before it signs: until every worker and every reader of the keys has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +53,62 @@ class Claims:
     sign_in_id: str
 
 
-_keys: tuple[float, list[OKPKey]] = (0.0, [])
-"""When they were read (monotonic seconds), and the keys, newest first."""
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A key pair that signs until then (Unix time), and verifies until its last token has expired."""
+
+    pair: OKPKey
+    signs_until: float
+
+    def signs(self) -> bool:
+        return time.time() < self.signs_until
+
+    def verifies(self) -> bool:
+        return time.time() < self.signs_until + LIFETIME
+
+
+_keys: tuple[float, list[_Key]] = (0.0, [])
+"""When they were read (monotonic seconds), and the keys, oldest first: the first that signs is the one."""
 _loading = threading.Lock()
 
 
-def _load(*, older_than: float = _KEYS_KNOWN_SECONDS) -> list[OKPKey]:
+def _load(*, older_than: float = _KEYS_KNOWN_SECONDS) -> list[_Key]:
     """The installation's keys, read again when that was longer ago than this; makes the first one."""
     global _keys
     with _loading:
         read_at, known = _keys
         if known and time.monotonic() - read_at < older_than:
             return known
-        query = select(SigningKey).where(SigningKey.retired_at.is_(None))
-        query = query.order_by(SigningKey.created_at.desc(), SigningKey.id.desc())
+        query = select(SigningKey).order_by(SigningKey.created_at, SigningKey.id)
         with platform(writes=False) as db:
             rows = list(db.scalars(query))
-        if not rows:
+        if all(row.retired_at for row in rows):
             with platform() as db:
-                rows = list(db.scalars(query)) or [db.put(_new_key())]
-        loaded = [
-            OKPKey.import_key(
-                secrets.unseal(row.private_key), {"kid": row.id, "alg": ALGORITHM, "use": "sig"}
-            )
-            for row in rows
-        ]
+                rows = list(db.scalars(query))
+                if all(row.retired_at for row in rows):
+                    rows.append(db.put(_new_key()))
+        loaded = [key for key in map(_opened, rows) if key.verifies()]
         _keys = (time.monotonic(), loaded)
         return loaded
+
+
+def _opened(row: SigningKey) -> _Key:
+    pair = OKPKey.import_key(secrets.unseal(row.private_key), {"kid": row.id, "alg": ALGORITHM, "use": "sig"})
+    return _Key(pair, row.retired_at.timestamp() if row.retired_at else math.inf)
+
+
+def rotate() -> datetime:
+    """Make a new key, and return from when on it signs instead of the others.
+
+    Until then it is shown beside them, so that nobody meets a token whose key he cannot know. Tokens of
+    the others stay good for their ``LIFETIME``; keys that no token can need any more are removed.
+    """
+    begins = now() + AHEAD
+    with platform() as db:
+        db.execute(delete(SigningKey).where(SigningKey.retired_at < now() - timedelta(seconds=LIFETIME)))
+        db.execute(update(SigningKey).where(SigningKey.retired_at.is_(None)).values(retired_at=begins))
+        db.put(_new_key())
+    return begins
 
 
 def _new_key() -> SigningKey:
@@ -99,9 +134,13 @@ def _key_of(token: str) -> OKPKey | None:
     header = token.partition(".")[0].encode()
     for older_than in (_KEYS_KNOWN_SECONDS, _ASK_AGAIN_SECONDS):  # it may be another worker's new key
         for key in _load(older_than=older_than):
-            if json_b64encode(_header(key)) == header:
-                return key
+            if json_b64encode(_header(key.pair)) == header and key.verifies():
+                return key.pair
     return None
+
+
+def _signing() -> OKPKey:
+    return next(key.pair for key in _load() if key.signs())
 
 
 def issuer() -> str:
@@ -111,7 +150,7 @@ def issuer() -> str:
 
 def make_access_token(user_id: str, tenant_id: str, sign_in_id: str) -> str:
     """A signed access token that lives for ``LIFETIME`` seconds."""
-    key = _load()[0]
+    key = _signing()
     at = int(time.time())
     claims = {
         "iss": issuer(),
@@ -157,8 +196,9 @@ def read_access_token(token: str) -> Claims | None:
 
 
 def jwks() -> dict[str, Any]:
-    """The public keys, by which others can check our tokens (RFC 7517)."""
-    return dict(KeySet(list(_load())).as_dict(private=False))
+    """The public keys, newest first, by which others can check our tokens (RFC 7517)."""
+    shown = _load(older_than=_ASK_AGAIN_SECONDS)
+    return dict(KeySet([key.pair for key in reversed(shown)]).as_dict(private=False))
 
 
 REFRESH_PREFIX = "bkr_"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -58,9 +59,26 @@ class TestWhole:
         claims = jwt.decode(token, public, algorithms=["Ed25519"]).claims
         assert claims["sub"] == server.tenant["user_id"]
 
+    def test_a_new_key_stands_beside_the_old_one(self, server: Server, anonymous: httpx.Client) -> None:
+        body = {"email": server.tenant["email"], "password": server.tenant["password"]}
+        token = anonymous.post("/api/v1/auth/login", json=body).json()["access_token"]
+        before = kids(anonymous)
+        server.booga("rotate-keys")
+        deadline = time.monotonic() + 10
+        while len(after := kids(anonymous)) == len(before):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)  # a worker reads the keys at most once in a second
+        assert after[1:] == before
+        me = anonymous.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+        assert me.status_code == 200
+
     def test_the_doctor_is_content(self, server: Server) -> None:
         told = {line.split()[1] for line in server.booga("doctor").splitlines()}
         assert told - {"redis"} == PARTS
+
+
+def kids(client: httpx.Client) -> list[str]:
+    return [key["kid"] for key in client.get("/.well-known/jwks.json").json()["keys"]]
 
 
 @pytest.fixture(scope="module")

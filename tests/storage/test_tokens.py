@@ -6,7 +6,8 @@ import base64
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def forgery() -> Forgery:
 
 
 def fresh() -> Forgery:
-    own = tokens._load()[0]
+    own = tokens._signing()
     private = own.raw_value
     assert isinstance(private, Ed25519PrivateKey)
     return Forgery(private, {"typ": "at+jwt", "alg": "Ed25519", "kid": own.kid})
@@ -107,7 +108,7 @@ def of_embedded_key(forgery: Forgery) -> str:
 def of_another_of_our_keys(forgery: Forgery) -> str:
     with platform() as db:
         db.add(tokens._new_key())
-    newest = tokens._load(older_than=0)[0]
+    newest = tokens._load(older_than=0)[-1].pair
     assert newest.kid != forgery.header["kid"]
     forgery.header["kid"] = newest.kid
     return forgery.signed()
@@ -115,7 +116,8 @@ def of_another_of_our_keys(forgery: Forgery) -> str:
 
 def of_retired_key(forgery: Forgery) -> str:
     with platform() as db:
-        db.get_one(SigningKey, forgery.header["kid"]).retired_at = now()
+        retired = now() - timedelta(seconds=tokens.LIFETIME + 1)
+        db.get_one(SigningKey, forgery.header["kid"]).retired_at = retired
     tokens._load(older_than=0)
     return forgery.signed()
 
@@ -229,14 +231,55 @@ def test_others_can_check_it() -> None:
     assert all("d" not in key for key in tokens.jwks()["keys"])
 
 
-def test_tokens_outlive_a_new_key() -> None:
-    token = tokens.make_access_token(USER, TENANT, DEVICE)
+def kid_of(token: str) -> str:
+    return str(json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"])
+
+
+def retire(kid: str, since: timedelta) -> None:
     with platform() as db:
-        db.add(tokens._new_key())
+        db.get_one(SigningKey, kid).retired_at = now() - since
     tokens._load(older_than=0)
+
+
+def shown() -> list[str]:
+    tokens._load(older_than=0)
+    return [key["kid"] for key in tokens.jwks()["keys"]]
+
+
+def test_a_new_key_is_shown_before_it_signs_and_tokens_outlive_the_old_one() -> None:
+    token = tokens.make_access_token(USER, TENANT, DEVICE)
+    old = kid_of(token)
+    tokens.rotate()
+    new, other = shown()
+    assert other == old
+    assert kid_of(tokens.make_access_token(USER, TENANT, DEVICE)) == old, "not every worker has the new one"
+
+    retire(old, timedelta(0))
+    assert kid_of(tokens.make_access_token(USER, TENANT, DEVICE)) == new
+    assert shown() == [new, old]
     assert tokens.read_access_token(token) is not None
-    newer = tokens.make_access_token(USER, TENANT, DEVICE)
-    assert newer.partition(".")[0] != token.partition(".")[0]
+
+    retire(old, timedelta(seconds=tokens.LIFETIME + 1))
+    assert shown() == [new]
+    assert tokens.read_access_token(token) is None
+
+
+def test_a_retired_key_is_refused_also_by_who_read_it_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tokens.make_access_token(USER, TENANT, DEVICE)
+    read_at, (key,) = tokens._keys
+    monkeypatch.setattr(tokens, "_keys", (read_at, [replace(key, signs_until=time.time() - tokens.LIFETIME)]))
+    monkeypatch.setattr(tokens, "_ASK_AGAIN_SECONDS", tokens._KEYS_KNOWN_SECONDS)
+    assert tokens.read_access_token(token) is None
+
+
+def test_keys_are_removed_when_no_token_needs_them() -> None:
+    old = kid_of(tokens.make_access_token(USER, TENANT, DEVICE))
+    tokens.rotate()
+    retire(old, timedelta(seconds=tokens.LIFETIME + 1))
+    tokens.rotate()
+    with platform(writes=False) as db:
+        assert db.get(SigningKey, old) is None
+    assert len(shown()) == 2
 
 
 def test_another_workers_new_key_is_found_at_once(forgery: Forgery) -> None:
