@@ -1,5 +1,6 @@
 """Vectors in Chroma, embedded and as a server: what is found, for whom, and what happens while it is away."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,8 +172,14 @@ class TestAway:
     ) -> None:
         vectors.upsert(place, "d", [0], unit(0))
         monkeypatch.setattr(client, "SEARCH_SECONDS", 0.0)
-        with pytest.raises(VectorsUnavailable, match="did not answer within"):
-            vectors.nearest({place: None}, unit(0)[0], 1)
+        process = client._chroma()._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(VectorsUnavailable, match="did not answer within"):
+                vectors.nearest({place: None}, unit(0)[0], 1)
+        finally:
+            process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
