@@ -10,9 +10,11 @@ from sqlalchemy import LargeBinary, Table, func, select
 
 from models.base import Base
 from models.knowledge.library import Chunk, Document, IngestStatus, Posting
+from models.tenancy import Tenant
 from models.work import Job, JobStatus
 from storage import files, library, queue, secrets, vectors
 from storage.database import Session, platform
+from storage.settings import settings
 
 _SEALED = {("sign_ins", "seed"), ("signing_keys", "private_key")}
 
@@ -36,7 +38,7 @@ def differences(db: Session) -> Iterator[Difference]:
 
     Documents that a job is at work on are left out: theirs are on their way. Raises `VectorsUnavailable`.
     """
-    held = vectors.holdings()
+    held = _ours(db, vectors.holdings())
     busy = set(db.scalars(select(Job.subject_id).where(Job.status != JobStatus.DEAD)))
     chunks = dict(db.execute(select(Chunk.document_id, func.count()).group_by(Chunk.document_id)).all())
     worded = set(db.scalars(select(Posting.document_id).distinct()))
@@ -64,6 +66,14 @@ def differences(db: Session) -> Iterator[Difference]:
                 yield Difference("vectors of no document", id, collection=name)
     for path in files.orphans(db):
         yield Difference("file of no document", str(path))
+
+
+def _ours(db: Session, held: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Without what other installations keep on the same Chroma server."""
+    if not settings().chroma_url:
+        return held
+    tenants = set(db.scalars(select(Tenant.id)))
+    return {name: documents for name, documents in held.items() if name.partition(".")[0] in tenants}
 
 
 def mend(found: list[Difference]) -> None:

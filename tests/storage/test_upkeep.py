@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.fernet import InvalidToken
 from sqlalchemy import delete, select
@@ -12,7 +13,7 @@ from sqlalchemy import delete, select
 from models.access import SigningKey
 from models.base import new_id
 from models.knowledge.library import Posting
-from storage import secrets, tokens, upkeep
+from storage import secrets, tokens, upkeep, vectors
 from storage.database import platform
 from storage.settings import settings
 from tests.backends import Backend
@@ -30,7 +31,6 @@ def verify(server: Server, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 def test_verify_tells_each_difference_and_repair_mends_it(
     backend: Backend, tmp_path: Path, connect: MakesClient
 ) -> None:
@@ -59,6 +59,17 @@ def test_verify_tells_each_difference_and_repair_mends_it(
         assert again["status"] == "ready"
         server.stop()
         assert verify(server)[0] == 0
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_what_others_keep_on_the_chroma_server_stays(
+    backend: Backend, client: httpx.Client, migrated: None
+) -> None:
+    index = knowledge.make(client, "indices")["id"]
+    document = knowledge.ready(client, index)
+    assert any(document["id"] in held for held in vectors.holdings().values())
+    with platform(writes=False) as db:
+        assert list(upkeep.differences(db)) == []
 
 
 def test_secrets_are_sealed_again_with_the_newest(migrated: None, monkeypatch: pytest.MonkeyPatch) -> None:
