@@ -15,7 +15,7 @@ import structlog
 
 from handlers import turns
 from handlers.jobs import KINDS
-from storage import couriers, provision, queue, vectors, visitors
+from storage import couriers, database, provision, queue, vectors, visitors
 from storage.settings import settings
 from storage.threads import in_thread
 
@@ -74,6 +74,7 @@ def configure_logs() -> None:
 @asynccontextmanager
 async def running() -> AsyncIterator[None]:
     """Start the background work of this process, and end it in order."""
+    database.engine()  # before several threads ask for it at once and each makes its own
     turns.house().open()
     provision.prepare()
     runner = queue.Runner(KINDS)

@@ -31,7 +31,7 @@ THREADS = 24
 work).
 """
 OVERFLOW = 8
-KEPT_OPEN = 6
+KEPT_OPEN = 4
 """Connections to PostgreSQL that a process keeps while it has no use for them."""
 
 E = TypeVar("E", bound=Base)
