@@ -36,7 +36,7 @@ def download(id: str) -> StoredFile:
     path = exports.path_of(export.tenant_id, export.id)
     if not path.exists():
         raise NotFound("The archive is no longer there. Ask for another one.")
-    return StoredFile(path, "application/zip", f"export-{export.created_at:%Y-%m-%d}.zip", export.id)
+    return StoredFile(path, "application/octet-stream", f"export-{export.created_at:%Y-%m-%d}.zip", export.id)
 
 
 def _present(db: Session, id: str) -> TenantExport:

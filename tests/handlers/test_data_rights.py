@@ -57,7 +57,7 @@ def archive_of(client: httpx.Client) -> zipfile.ZipFile:
     made = export(client)
     response = client.get(f"{EXPORTS}/{made['id']}/download")
     assert response.status_code == 200
-    assert response.headers["content-type"] == "application/zip"
+    assert response.headers["content-type"] == "application/octet-stream"
     assert len(response.content) == made["size"]
     return zipfile.ZipFile(io.BytesIO(response.content))
 

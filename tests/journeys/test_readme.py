@@ -78,7 +78,7 @@ def test_the_first_commands_are_there() -> None:
 
 def test_every_command_of_the_host_that_it_names_exists(demo: Demo) -> None:
     booga = str(Path(sys.executable).parent / "booga")
-    named = set(re.findall(r"`\.venv/bin/booga ([a-z]+)", README))
+    named = set(re.findall(r"`\.venv/bin/booga ([a-z-]+)", README))
     assert {"serve", "bootstrap", "worker", "doctor", "migrate"} <= named
     for name in named:
         assert run([booga, name, "--help"], demo).startswith("Usage:")

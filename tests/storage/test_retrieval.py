@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
+from models.base import new_id
 from models.chat.conversations import ChatSession
 from models.knowledge.library import Category, Chunk, Document
 from models.tenancy import Product, Region, Stack
@@ -138,7 +139,7 @@ class TestReach:
 
 def a_session(of: Of) -> str:
     with transaction(of) as db:
-        product = db.put(Product(name="p", slug=f"p{id(db)}{db.new}"[:40], capabilities=[]))
+        product = db.put(Product(name="p", slug=new_id(), capabilities=[]))
         region = db.put(Region(name="r", slug=product.id))
         stack = db.put(Stack(name="s", product_id=product.id, region_id=region.id))
         return db.put(ChatSession(stack_id=stack.id)).id

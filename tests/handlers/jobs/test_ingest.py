@@ -311,4 +311,4 @@ class worker:  # noqa: N801 - reads as a statement
 
 def test_kinds_are_all_runnable() -> None:
     assert all(isinstance(kind, Kind) for kind in KINDS.values())
-    assert KINDS.keys() == {library.INGEST, library.EMBED, library.FORGET}
+    assert {library.INGEST, library.EMBED, library.FORGET} <= KINDS.keys()
