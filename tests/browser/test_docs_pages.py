@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.wait import WebDriverWait
@@ -56,6 +57,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 def page(browser: Chrome, live_server: Server) -> Iterator["Page"]:
     """A fresh page; when the test is over, nothing may have gone wrong or gone out."""
     page = Page(browser, live_server.url)
+    everything = {"origin": live_server.url, "storageTypes": "all"}
+    browser.execute_cdp_cmd("Storage.clearDataForOrigin", everything)  # a key that was kept, too
     page.logs()
     yield page
     hosts, complaints = page.logs()
@@ -106,16 +109,12 @@ class Page:
         return json.loads(shown.text)
 
     def fill(self, css: str, value: str) -> None:
-        """Write over what stands in a field, as typing does."""
-        field = self.see(css)
-        self.chrome.execute_script(
-            "const field = arguments[0], kind = Object.getPrototypeOf(field);"
-            "Object.getOwnPropertyDescriptor(kind, 'value').set.call(field, arguments[1]);"
-            "field.dispatchEvent(new Event('input', {bubbles: true}));"
-            "field.dispatchEvent(new Event('change', {bubbles: true}));",
-            field,
-            value,
-        )
+        """Write over what stands in a field, as pasting does."""
+        field = self.wait.until(clickable(css))
+        self.chrome.execute_script("arguments[0].scrollIntoView({block: 'center'})", field)
+        field.send_keys(Keys.CONTROL, "a")
+        self.chrome.execute_cdp_cmd("Input.insertText", {"text": value})
+        self.wait.until(lambda _: field.get_property("value") == value)
 
     def logs(self) -> tuple[set[str], list[str]]:
         """The hosts asked and the console's complaints since the last call."""
