@@ -7,7 +7,7 @@ from typing import Any
 from handlers.problems import Problem
 from handlers.replies import envelope
 from handlers.system import shown
-from storage.health import Status, overall, parts
+from storage.health import down, parts
 from storage.settings import settings
 
 BASE = "/api/v1/chat"
@@ -36,7 +36,7 @@ def root() -> dict[str, Any]:
 async def health() -> dict[str, Any]:
     """Each part and its latency; 503 with the same when one is down."""
     found = await parts()
-    if overall(found) is Status.DOWN:
-        down = ", ".join(part.name for part in found if part.status is Status.DOWN)
-        raise Problem("unavailable", f"Not working just now: {down}.", meta=shown(found))
+    if broken := down(found):
+        names = ", ".join(part.name for part in broken)
+        raise Problem("unavailable", f"Not working just now: {names}.", meta=shown(found))
     return envelope(shown(found))

@@ -231,7 +231,7 @@ def register(main: click.Group, one_clear_line: Any) -> None:
         found = asyncio.run(health.parts())
         for part in found:
             click.echo(f"{part.status.value:<9} {part.name:<13} {part.detail}")
-        if health.overall(found) is health.Status.DOWN:
+        if health.down(found):
             raise SystemExit(1)
 
     @main.command()

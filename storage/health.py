@@ -1,6 +1,7 @@
 """How the parts are that the server stands on: each looked at apart, at most once a second, never for long.
 
-A part is ``ok``, ``degraded`` (the server serves, with less) or ``down`` (it had better get no requests).
+A part is ``ok``, ``degraded`` (it serves, with less) or ``down``. Without a part that it needs the server had
+better get no requests; without another it serves with less.
 """
 
 from __future__ import annotations
@@ -45,18 +46,25 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: its name, how it is, in words too, and the milliseconds that it took to answer."""
+    """One part: how it is, in words too, after how many milliseconds, and whether the server needs it."""
 
     name: str
     status: Status
     detail: str
     latency_ms: float = 0.0
+    needed: bool = True
 
 
 def overall(parts: list[Part]) -> Status:
-    """The worst of them."""
-    order = list(Status)
-    return max((part.status for part in parts), key=order.index)
+    """How the whole is: down without a part that it needs, degraded while any part is not well."""
+    if any(part.needed for part in down(parts)):
+        return Status.DOWN
+    return Status.OK if all(part.status is Status.OK for part in parts) else Status.DEGRADED
+
+
+def down(parts: list[Part]) -> list[Part]:
+    """Those that do not work."""
+    return [part for part in parts if part.status is Status.DOWN]
 
 
 Finding = tuple[Status, str]
@@ -154,6 +162,7 @@ class Probe:
     name: str
     look: Callable[[], Finding]
     remembered: float = REMEMBERED_SECONDS
+    needed: bool = True
     _looking: Future[Part] | None = field(default=None, init=False)
     _known: tuple[float, Part] | None = field(default=None, init=False)
 
@@ -167,7 +176,9 @@ class Probe:
         try:
             part = await asyncio.wait_for(answer, PATIENCE)
         except TimeoutError:
-            return Part(self.name, Status.DOWN, f"no answer within {PATIENCE:.0f} s", PATIENCE * 1000)
+            return Part(
+                self.name, Status.DOWN, f"no answer within {PATIENCE:.0f} s", PATIENCE * 1000, self.needed
+            )
         self._known = time.monotonic(), part
         return part
 
@@ -177,14 +188,15 @@ class Probe:
             status, detail = self.look()
         except Exception as fault:  # whatever it is, the part does not work; the kind says enough in public
             status, detail = Status.DOWN, f"no answer ({type(fault).__name__})"
-        return Part(self.name, status, detail[:300], round((time.perf_counter() - began) * 1000, 2))
+        took = round((time.perf_counter() - began) * 1000, 2)
+        return Part(self.name, status, detail[:300], took, self.needed)
 
 
 _PROBES = (
     Probe("database", _database),
     Probe("migrations", _migrations),
     Probe("secrets", _secrets),
-    Probe("vector_store", _vector_store),
+    Probe("vector_store", _vector_store, needed=False),
     Probe("embeddings", _embeddings),
     Probe("provider", _provider, PROVIDER_REMEMBERED_SECONDS),
     Probe("disk", _disk),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from storage import health
 from storage.health import Finding, Part, Probe, Status
 from tests.backends import free_port
 from tests.contract import conformance
+from tests.installed import until
 from tests.servers import BOOGA, Server, running
 
 PARTS = {"database", "migrations", "secrets", "vector_store", "embeddings", "provider", "disk", "jobs"}
@@ -90,15 +93,29 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class TestBroken:
-    def test_it_lives_but_is_not_ready(self, broken: Server) -> None:
+    def test_it_is_ready_to_serve_with_less(self, broken: Server) -> None:
         with conformance.client(broken.url, None) as client:
-            assert client.get("/livez").status_code == 200
             answer = client.get("/readyz")
-        assert answer.status_code == 503
-        assert answer.json()["status"] == "down"
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "degraded"
         statuses = {check["name"]: check["status"] for check in answer.json()["checks"]}
         assert {name for name, status in statuses.items() if status == "down"} == {"vector_store"}
         assert statuses["embeddings"] == "degraded"
+
+    def test_without_what_it_needs_it_lives_but_is_not_ready(self, broken: Server) -> None:
+        with closing(sqlite3.connect(broken.data_dir / "booga.db", isolation_level=None)) as other:
+            (head,) = other.execute("SELECT version_num FROM alembic_version").fetchone()
+            other.execute("UPDATE alembic_version SET version_num = 'another'")
+            try:
+                with conformance.client(broken.url, None) as client:
+                    assert client.get("/livez").status_code == 200
+                    until(lambda: client.get("/readyz").status_code == 503)
+                    answer = client.get("/readyz")
+            finally:
+                other.execute("UPDATE alembic_version SET version_num = ?", (head,))
+        assert answer.json()["status"] == "down"
+        statuses = {check["name"]: check["status"] for check in answer.json()["checks"]}
+        assert statuses["migrations"] == "down"
 
     def test_health_says_the_same(self, broken: Server) -> None:
         with conformance.client(broken.url, broken.api_key) as client:
