@@ -47,7 +47,7 @@ test: install-dev ## the test suite, without long contract runs and the browser
 check: ## exactly what CI runs
 	bash .ci/run
 
-contract: install-dev ## every Schemathesis phase against the running server (long)
+contract: clients browser ## the whole: generated clients, browser, every Schemathesis phase on each database (long)
 	$(BIN)/pytest -m contract tests/contract
 
 contract-bounded: install-dev ## the same with a fixed seed and few examples, as CI runs it
