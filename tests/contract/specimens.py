@@ -333,3 +333,9 @@ def comparable(response: httpx.Response, *ids: str) -> tuple[int, Any]:
     for name in ("instance", "request_id", "took_ms"):
         body.pop(name, None)
     return response.status_code, body
+
+
+def code_of(response: httpx.Response) -> str:
+    """The problem's code, in either shape."""
+    error = response.json()["error"]
+    return str(error["code"]).replace("_", "-") if isinstance(error, dict) else str(error)

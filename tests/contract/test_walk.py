@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from models.access import SCOPES, SCOPES_OF_ROLE, new_key
 from openapi import bundle
-from tests.contract import conformance
 from tests.contract.conformance import allowed, described
-from tests.contract.specimens import Operation, Specimens, comparable, operations, unknown_id, with_id
-from tests.servers import Server, Tenant, new_user
+from tests.contract.specimens import Operation, Specimens, code_of, operations, unknown_id
+from tests.servers import Server, new_user
 
 OPERATIONS = [operation for operation in operations() if not operation.path.startswith("/api/v1/embed/")]
 """All but those of bots' visitors, who need an origin and a token: ``tests/handlers/test_embed.py``."""
@@ -46,34 +43,11 @@ WORKS_OTHERWISE = {
     "webhooks.redeliver": "nothing was sent yet",
 }
 """Operations whose example alone cannot succeed, and why. May only shrink."""
-GLOBAL = ("product", "region")
-"""What belongs to no tenant, and is seen by all."""
 
 
 def of(chosen: list[Operation]) -> pytest.MarkDecorator:
     """One test for each."""
     return pytest.mark.parametrize("operation", chosen, ids=[operation.id for operation in chosen])
-
-
-@pytest.fixture(scope="session")
-def connection(server: Server) -> Iterator[Callable[[str | None], httpx.Client]]:
-    """Clients that last as long as the server: the walk sends thousands of requests."""
-    opened: dict[str | None, httpx.Client] = {}
-
-    def of_key(key: str | None) -> httpx.Client:
-        if key not in opened:
-            opened[key] = conformance.client(server.url, key)
-        return opened[key]
-
-    yield of_key
-    for client in opened.values():
-        client.close()
-
-
-@pytest.fixture(scope="session")
-def ours(server: Server, operator_key: str, connection: Callable[[str | None], httpx.Client]) -> Specimens:
-    """One of each resource of tenant A."""
-    return Specimens(connection(server.api_key), server.tenant, operator=connection(operator_key))
 
 
 @pytest.fixture
@@ -82,160 +56,6 @@ def fresh(ours: Specimens, server: Server) -> Specimens:
     with server.database() as db:
         person = new_user(db, ours.tenant, "member").id
     return Specimens(ours.client, ours.tenant, {"user": person}, ours.operator)
-
-
-@pytest.fixture(scope="session")
-def theirs(
-    server: Server,
-    other_tenant: Tenant,
-    ours: Specimens,
-    connection: Callable[[str | None], httpx.Client],
-) -> Specimens:
-    """One of each resource of tenant B."""
-    client = connection(other_tenant["api_key"])
-    return Specimens(client, other_tenant, operator=ours.operator)
-
-
-@pytest.fixture(scope="session")
-def narrower(server: Server) -> Callable[..., str]:
-    """Keys by what they lack, made once."""
-    made: dict[str, str] = {}
-
-    def key(**options: Any) -> str:
-        name = repr(options)
-        if name not in made:
-            made[name] = server.issue_key(**options)
-        return made[name]
-
-    return key
-
-
-def code_of(response: httpx.Response) -> str:
-    """The problem's code, in either shape."""
-    error = response.json()["error"]
-    return str(error["code"]).replace("_", "-") if isinstance(error, dict) else str(error)
-
-
-def _unsigned_token() -> str:
-    def part(value: dict[str, Any]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-    return f"{part({'alg': 'none', 'typ': 'at+jwt'})}.{part({'sub': unknown_id(), 'aud': 'booga-api'})}."
-
-
-class TestCredentials:
-    @of(GUARDED)
-    def test_none_is_401(
-        self, operation: Operation, ours: Specimens, connection: Callable[[str | None], httpx.Client]
-    ) -> None:
-        response = ours.send(operation, connection(None))
-        assert response.status_code == 401
-        assert code_of(response) == "unauthorized"
-
-    @of(GUARDED)
-    def test_two_are_401_though_both_are_right(self, operation: Operation, ours: Specimens) -> None:
-        key = ours.client_for(operation).headers["X-API-Key"]
-        response = ours.send(operation, headers={"Authorization": f"Bearer {key}"})
-        assert (response.status_code, code_of(response)) == (401, "unauthorized")
-
-    @of(GUARDED)
-    @pytest.mark.parametrize(
-        "forged",
-        [
-            {"X-API-Key": new_key()},
-            {"X-API-Key": "bk_live_short"},
-            {"Authorization": f"Bearer {new_key()}"},
-            {"Authorization": f"Bearer {_unsigned_token()}"},
-            {"Authorization": "Basic dXNlcjpwYXNzd29yZA=="},
-        ],
-        ids=["key", "misspelt-key", "bearer-key", "unsigned-token", "basic"],
-    )
-    def test_forged_is_401(
-        self,
-        operation: Operation,
-        forged: dict[str, str],
-        ours: Specimens,
-        connection: Callable[[str | None], httpx.Client],
-    ) -> None:
-        response = ours.send(operation, connection(None), headers=forged)
-        assert (response.status_code, code_of(response)) == (401, "unauthorized")
-
-
-class TestRights:
-    @of([operation for operation in GUARDED if operation.scope != "any"])
-    def test_every_other_scope_is_not_enough(
-        self,
-        operation: Operation,
-        ours: Specimens,
-        narrower: Callable[..., str],
-        connection: Callable[[str | None], httpx.Client],
-    ) -> None:
-        key = narrower(scopes=[scope for scope in SCOPES if scope != operation.scope])
-        response = ours.send(operation, connection(key))
-        assert (response.status_code, code_of(response)) == (403, "insufficient-scope")
-
-    @of([operation for operation in GUARDED if operation.spec.get("x-required-capability")])
-    def test_a_tenant_without_the_capability_is_refused(
-        self,
-        operation: Operation,
-        ours: Specimens,
-        without_capability: Tenant,
-        connection: Callable[[str | None], httpx.Client],
-    ) -> None:
-        response = ours.send(operation, connection(without_capability["api_key"]))
-        assert (response.status_code, code_of(response)) == (403, "capability-required")
-
-    @pytest.mark.parametrize("role", ["viewer", "member"])
-    @of(GUARDED)
-    def test_a_role_reaches_as_far_as_its_scopes(
-        self,
-        operation: Operation,
-        role: str,
-        ours: Specimens,
-        narrower: Callable[..., str],
-        connection: Callable[[str | None], httpx.Client],
-    ) -> None:
-        response = ours.send(operation, connection(narrower(role=role)))
-        refused = (response.status_code, code_of(response) if response.is_error else "") == (
-            403,
-            "insufficient-scope",
-        )
-        assert refused == (operation.scope not in (*SCOPES_OF_ROLE[role], "any"))
-
-
-def _places() -> list[Any]:
-    return [
-        pytest.param(operation, place, id=f"{operation.id}-{place}")
-        for operation in GUARDED
-        for place in operation.places
-        if not operation.is_operators  # these see every tenant
-        if place.kind not in GLOBAL
-    ]
-
-
-@pytest.mark.parametrize(("operation", "place"), _places())
-def test_another_tenants_id_is_as_if_it_never_was(
-    operation: Operation, place: Any, ours: Specimens, theirs: Specimens
-) -> None:
-    foreign, unknown = theirs.the(place.kind), unknown_id()
-    if foreign is None:
-        pytest.skip(f"the contract makes no {place.kind or place.name} to compare with")
-    if place.where == "path":
-        name = place.name[0]
-        calls = [ours.call(operation, **{name: id}) for id in (foreign, unknown)]
-    else:
-        made = [with_id(ours.call(operation), operation, place, id) for id in (foreign, unknown)]
-        calls = [call for call in made if call is not None]
-        if not calls:
-            pytest.skip(f"the contract takes no {place} beside its example's other fields")
-        name_fields = [call["json"] for call in calls if "name" in call.get("json", {})]
-        for fields in name_fields:
-            fields["name"] = "The same name"
-    answers = [ours.client.request(**call) for call in calls]
-    assert comparable(answers[0], foreign) == comparable(answers[1], unknown)
-    # In bulk each id is told for itself; where a rule lists who is eligible, nobody else is.
-    assert answers[0].status_code in (404, 422) or "not_found" in answers[0].text
-    assert place.where == "body" or answers[0].status_code == 404
 
 
 class TestMethods:
@@ -258,7 +78,7 @@ class TestMethods:
 
     @of([operation for operation in OPERATIONS if operation.method == "get"])
     def test_head_is_get_without_its_body(self, operation: Operation, ours: Specimens) -> None:
-        got, head = ours.send(operation), ours.send(operation, method="HEAD")
+        got, head = _in_peace(ours, operation, method="HEAD")
         assert head.status_code == got.status_code
         assert {"content-length"} & head.headers.keys() == {"content-length"} & got.headers.keys()
         for name in ("content-type", "etag"):
@@ -282,18 +102,23 @@ def _steady(response: httpx.Response) -> Any:
     return steady(response.json()) if is_json else None
 
 
+def _in_peace(ours: Specimens, operation: Operation, **changes: Any) -> tuple[httpx.Response, httpx.Response]:
+    """A read's answer and that to a changed one, while nothing else happened to the resource."""
+    for _ in range(100):
+        plain, other = ours.send(operation), ours.send(operation, **changes)
+        if _steady(ours.send(operation)) == _steady(plain):
+            break
+        time.sleep(0.1)  # a job is at work on it
+    return plain, other
+
+
 class TestPaths:
     @of([operation for operation in OPERATIONS if operation.method == "get"])
     @pytest.mark.parametrize("suffix", ["/", ".json"])
     def test_a_slash_or_suffix_is_the_same_resource(
         self, operation: Operation, suffix: str, ours: Specimens
     ) -> None:
-        for _ in range(100):
-            plain = ours.send(operation)
-            other = ours.send(operation, url=ours.call(operation)["url"] + suffix)
-            if _steady(ours.send(operation)) == _steady(plain):
-                break
-            time.sleep(0.1)  # a job is at work on it
+        plain, other = _in_peace(ours, operation, url=ours.call(operation)["url"] + suffix)
         assert other.status_code == plain.status_code
         assert _steady(other) == _steady(plain)
 
