@@ -81,6 +81,7 @@ class Briefing:
             tenant_id=of.tenant_id,
             user_id=of.user_id,
             persona_id=self.persona_id,
+            stack_id=self.stack_id,
             session_id=session_id,
             question_id=begun.question_id,
             reply_id=begun.reply_id,

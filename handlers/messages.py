@@ -21,7 +21,8 @@ from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
 from models.access import Caller
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
-from models.errors import FeatureDisabled, NotFound, RuleBroken
+from models.errors import FeatureDisabled, Forbidden, NotFound, RuleBroken
+from models.personas import Persona
 from storage import conversations, quotas
 from storage.configurations import effective, is_idle
 from storage.conversations import Begun
@@ -302,6 +303,8 @@ def _replayed(db: Session, reply_id: str) -> Stored:
 def _answering(db: Session, session: ChatSession) -> Briefing:
     if session.persona_id is None:
         raise RuleBroken("This session's persona is gone. Give it another one.", pointer="/persona_id")
+    if db.scalar(select(Persona.id).where(Persona.id == session.persona_id, reach.given())) is None:
+        raise Forbidden("This session's persona is not assigned to you any more. Give it another one.")
     briefing = briefing_of(db, session.persona_id)
     if not briefing.is_active:
         raise FeatureDisabled("This persona is switched off.")

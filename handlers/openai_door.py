@@ -76,7 +76,7 @@ def _order(body: dict[str, Any]) -> Order:
         if role in ("user", "assistant") and text
     ]
     with reading(caller()) as db:
-        named = select(Persona).where(reach.to_personas(), Persona.slug == body["model"], Persona.is_active)
+        named = select(Persona).where(reach.given(), Persona.slug == body["model"], Persona.is_active)
         persona = db.scalar(named)
         if persona is None:
             fault = {"pointer": "/model", "detail": "is the slug of no persona of yours"}

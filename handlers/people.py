@@ -12,7 +12,7 @@ from handlers.schemas import tenant_users as wire
 from models.chat.conversations import ChatSession
 from models.errors import Conflict
 from models.letters import LetterKind
-from models.people import check_may_touch, check_owner_stays
+from models.people import check_can_go, check_may_touch
 from models.tenancy import Role, Tenant, User
 from storage import accounts, conversations, events, library
 from storage.database import Session, reading, transaction
@@ -73,7 +73,7 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
         user = db.require(User, id, lock=True)
         check_may_touch(caller().role, user.role, body.get("role", user.role))
         if body.get("role", Role.OWNER) != Role.OWNER or body.get("is_active") is False:
-            _check_can_go(user, others)
+            check_can_go(user, others)
         for field in ("name", "role", "is_active"):
             if field in body:
                 setattr(user, field, body[field])
@@ -89,14 +89,9 @@ def delete(id: str) -> None:
         others = accounts.other_owners(db, id)
         user = db.require(User, id, lock=True)
         check_may_touch(caller().role, user.role)
-        _check_can_go(user, others)
+        check_can_go(user, others)
         _remove_sessions(db, user.id)
         db.delete(user)
-
-
-def _check_can_go(user: User, others: int) -> None:
-    if user.role == Role.OWNER and user.is_active:
-        check_owner_stays(others)
 
 
 def _remove_sessions(db: Session, user_id: str) -> None:

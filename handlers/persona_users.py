@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, literal, select
+from sqlalchemy import Select, and_, literal, select
 from sqlalchemy import delete as remove
 
 from handlers import reach
@@ -16,7 +16,7 @@ from handlers.replies import Listing, Paging, envelope
 from handlers.schemas import people as wire
 from handlers.schemas import personas as persona_wire
 from models.personas import Persona, PersonaAssignment
-from models.tenancy import RegionAssignment, Seat, Stack, Subscription, User
+from models.tenancy import Seat, Stack, User, admissions
 from storage.configurations import effective
 from storage.database import Session, reading, transaction
 
@@ -128,10 +128,8 @@ def _named(things: dict[str, str]) -> Sequence[dict[str, str]]:
 
 def _eligible(stack: Stack) -> Select[User]:
     """Active users with a seat in a running subscription of the stack's product, admitted to its region."""
-    seated = select(Seat.user_id).join(Subscription, Subscription.id == Seat.subscription_id)
-    runs: ColumnElement[bool] = and_(Subscription.product_id == stack.product_id, Subscription.runs())
-    admitted = select(RegionAssignment.user_id).where(RegionAssignment.region_id == stack.region_id)
-    return select(User).where(User.is_active, User.id.in_(seated.where(runs)), User.id.in_(admitted))
+    admitted = admissions().where(Stack.id == stack.id).with_only_columns(Seat.user_id)
+    return select(User).where(User.is_active, User.id.in_(admitted))
 
 
 def _check_eligible(db: Session, stack_id: str, wanted: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from models.chat.conversations import ChatSession
 from models.errors import NotFound
 from models.knowledge.library import Category, Document, DocumentCategory, KnowledgeIndex
 from models.personas import Persona, PersonaAssignment, PersonaCategory, PersonaIndex
+from models.tenancy import Seat, Stack, admissions
 from storage import audit
 from storage.database import Session
 from storage.retrieval import Reach
@@ -27,9 +28,18 @@ E = TypeVar("E", bound=Entity)
 
 
 def to_personas() -> ColumnElement[bool]:
-    """The condition for personas that the caller may chat with: those assigned to it, and default ones.
+    """The condition for personas that the caller may chat with: those that it was given, in stacks that it
+    is admitted to by seat and region.
+    """
+    if caller().is_admin:
+        return true()
+    admitted = admissions().where(Seat.user_id == caller().user_id).with_only_columns(Stack.id)
+    return given() & Persona.stack_id.in_(admitted)
 
-    Administrators may chat with all.
+
+def given() -> ColumnElement[bool]:
+    """The condition for personas that the caller was given, whether or not it has seat and region: those
+    assigned to it, and default ones. Administrators have all.
     """
     if caller().is_admin:
         return true()

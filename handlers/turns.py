@@ -40,7 +40,8 @@ from models.chat.ports import (
 )
 from models.chat.prompts import UNSEARCHABLE, Evidence, Instructions, compose, fitting
 from models.knowledge.numbers import figures_in
-from storage import configurations, conversations, metrics
+from storage import admission, configurations, conversations, metrics
+from storage.admission import Place
 from storage.conversations import Ending, Progress, Retrieval
 from storage.provision import BUILT_IN
 from storage.threads import in_thread
@@ -51,6 +52,8 @@ FLUSH_SECONDS = 0.5
 HEARTBEAT_SECONDS = 10.0
 LEAVING_SECONDS = 1.0
 """How long a reply goes on without a reader, so that one who lost the line can come back."""
+ADMITTED_SECONDS = 1.0
+"""How often those for whom replies are written are asked whether they may still chat."""
 FIRST_WAIT_SECONDS = 1.0
 """How long a stream's status waits for the provider's, so that a call refused at once is a proper problem."""
 COMMENT = b": still here\n\n"
@@ -79,6 +82,7 @@ class Order:
     tenant_id: str
     user_id: str | None
     persona_id: str | None
+    stack_id: str
     session_id: str | None
     question_id: str
     reply_id: str
@@ -135,6 +139,11 @@ class Turn:
         self._task: asyncio.Task[None] | None = None
         self.prompt = Prompt(order.instructions.chat_model, ())
         self._ending = MessageStatus.INTERRUPTED
+
+    @property
+    def place(self) -> Place:
+        """Who asked, and in which stack."""
+        return self.order.user_id, self.order.stack_id
 
     def start(self) -> None:
         """Begin to write."""
@@ -303,12 +312,14 @@ class House:
         self._work = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin to write behind and to sweep."""
+        """Begin to write behind, to sweep and to watch."""
         loop = asyncio.get_running_loop()
         self._writer = loop.create_task(self._write_behind(), name="reply writer")
         self._sweeper = loop.create_task(self._sweep(), name="reply sweeper")
+        self._watcher = loop.create_task(self._watch(), name="reply watcher")
 
     def begin(self, order: Order) -> Turn:
         """Start a turn."""
@@ -384,6 +395,22 @@ class House:
                 log.error("sweeping failed", exc_info=fault)
             await asyncio.sleep(5)
 
+    async def _watch(self) -> None:
+        """End the turns of those who may not chat any more."""
+        while True:
+            await asyncio.sleep(ADMITTED_SECONDS)
+            running = [turn for turn in self.turns.values() if turn.reply.is_running]
+            if not running:
+                continue
+            try:
+                gone = await in_thread(admission.ended, {turn.place for turn in running})
+            except Exception as fault:
+                log.error("watching failed", exc_info=fault)
+                continue
+            for turn in running:
+                if turn.place in gone:
+                    turn.end(MessageStatus.INTERRUPTED)
+
     def drain(self) -> None:
         """End every turn: the server is about to stop. Readers get their last event."""
         self.draining = True
@@ -396,7 +423,7 @@ class House:
         deadline = time.monotonic() + 5
         while self.turns and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for task in (self._writer, self._sweeper):
+        for task in (self._writer, self._sweeper, self._watcher):
             if task is not None:
                 task.cancel()
         await self._flush()

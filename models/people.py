@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.errors import Conflict, Forbidden
-from models.tenancy import Role
+from models.tenancy import Role, User
 
 
 def check_may_touch(actor: str, *roles: str) -> None:
@@ -12,7 +12,7 @@ def check_may_touch(actor: str, *roles: str) -> None:
         raise Forbidden("Only an owner may do this to an owner, or make one.")
 
 
-def check_owner_stays(others: int) -> None:
-    """Raise where no owner would be left who can sign in."""
-    if not others:
+def check_can_go(user: User, others: int) -> None:
+    """Raise where no owner would be left who can sign in; ``others``: how many can beside this person."""
+    if user.role == Role.OWNER and user.is_active and not others:
         raise Conflict("The last owner stays. Make somebody else an owner first.")

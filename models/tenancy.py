@@ -5,7 +5,19 @@ from __future__ import annotations
 import enum
 from datetime import date, datetime
 
-from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, String, UniqueConstraint, and_, or_, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Select,
+    String,
+    UniqueConstraint,
+    and_,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Entity, Id, TenantOwned, now, own_key, reference
@@ -159,6 +171,21 @@ class RegionAssignment(TenantOwned, Base):
 
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
     region_id: Mapped[str] = mapped_column(Id, ForeignKey("regions.id", ondelete="CASCADE"), primary_key=True)
+
+
+def admissions() -> Select[str, str]:
+    """A query for (user, stack): who has a seat in a running subscription of the stack's product and is
+    admitted to its region.
+    """
+    of_product = and_(Stack.tenant_id == Subscription.tenant_id, Stack.product_id == Subscription.product_id)
+    to_region = and_(RegionAssignment.user_id == Seat.user_id, RegionAssignment.region_id == Stack.region_id)
+    return (
+        select(Seat.user_id, Stack.id)
+        .join(Subscription, Subscription.id == Seat.subscription_id)
+        .join(Stack, of_product)
+        .join(RegionAssignment, to_region)
+        .where(Subscription.runs())
+    )
 
 
 class TokenDay(TenantOwned, Base):
