@@ -16,9 +16,8 @@ from models.knowledge.library import Document
 from models.personas import PersonaVersion
 from models.tenancy import User
 from models.work import IdempotencyRecord
-from storage import conversations, exports, library
+from storage import conversations, exports, library, mail
 from storage.database import OfTenant, Session, transaction
-from storage.settings import settings
 
 ERASE = "erase"
 """The kind of job that forgets a person."""
@@ -59,7 +58,7 @@ def forget_person(of: OfTenant, user_id: str) -> None:
         ):
             db.execute(left.where(theirs), execution_options={"synchronize_session": False})
         _forget_archives(db)
-        _forget_mail(user.email)
+        mail.forget_to(user.email)
         db.delete(user)
 
 
@@ -67,11 +66,3 @@ def _forget_archives(db: Session) -> None:
     """Archives that were made before hold the person, too."""
     for export in db.scalars(select(TenantExport).where(TenantExport.status == ExportStatus.READY)):
         exports.remove(db, export)
-
-
-def _forget_mail(address: str) -> None:
-    """Mails that were written into the data folder."""
-    wanted = address.lower().encode()
-    for letter in (settings().data_dir / "mail").glob("*.eml"):
-        if wanted in letter.read_bytes().lower():
-            letter.unlink(missing_ok=True)

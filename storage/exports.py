@@ -35,9 +35,14 @@ Passwords, keys and other secrets are not in it.
 """
 
 
+def folder_of(tenant_id: str) -> Path:
+    """Where a tenant's archives are."""
+    return settings().data_dir / "exports" / tenant_id
+
+
 def path_of(tenant_id: str, export_id: str) -> Path:
     """Where an archive is, or would be."""
-    return settings().data_dir / "exports" / tenant_id / f"{export_id}.zip"
+    return folder_of(tenant_id) / f"{export_id}.zip"
 
 
 def build(of: OfTenant, export_id: str, tell: Callable[[float], None]) -> int:

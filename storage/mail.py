@@ -8,6 +8,7 @@ import ssl
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from models.base import now
@@ -27,8 +28,8 @@ def sender() -> str:
     return settings().mail_from or f"no-reply@{urlsplit(settings().public_url).hostname}"
 
 
-def send(to: str, subject: str, text: str, *, id: str) -> None:
-    """Send a mail. The same ``id`` is the same mail, also when it is sent again.
+def send(to: str, subject: str, text: str, *, id: str, tenant_id: str) -> None:
+    """Send a tenant's mail. The same ``id`` is the same mail, also when it is sent again.
 
     Raises ``Unavailable`` where it may work later, and ``Undeliverable``.
     """
@@ -41,18 +42,36 @@ def send(to: str, subject: str, text: str, *, id: str) -> None:
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
     mail.set_content(text)
     if settings().smtp_url is None:
-        _keep(mail, id)
+        _keep(mail, f"{tenant_id}-{id}")
     else:
         _hand_over(mail, settings().smtp_url or "")
 
 
-def _keep(mail: EmailMessage, id: str) -> None:
-    folder = settings().data_dir / "mail"
+def forget(tenant_id: str) -> None:
+    """Remove a tenant's mails from the data folder."""
+    for letter in _folder().glob(f"{tenant_id}-*.eml"):
+        letter.unlink(missing_ok=True)
+
+
+def forget_to(address: str) -> None:
+    """Remove the mails from the data folder that name an address."""
+    wanted = address.lower().encode()
+    for letter in _folder().glob("*.eml"):
+        if wanted in letter.read_bytes().lower():
+            letter.unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return settings().data_dir / "mail"
+
+
+def _keep(mail: EmailMessage, name: str) -> None:
+    folder = _folder()
     folder.mkdir(mode=0o700, exist_ok=True)
-    unfinished = folder / f".{id}"
+    unfinished = folder / f".{name}"
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(mail.as_bytes())
-    unfinished.rename(folder / f"{id}.eml")
+    unfinished.rename(folder / f"{name}.eml")
 
 
 def _hand_over(mail: EmailMessage, url: str) -> None:

@@ -25,7 +25,11 @@ def run(work: Work) -> None:
         fail(work, "The server's disk is full. Ask again later, or tell its operator.")
         return
     with transaction(work) as db:
-        exports.keep(db.require(TenantExport, work.subject_id, lock=True), size)
+        export = db.get(TenantExport, work.subject_id, with_for_update=True)
+        if export is not None:
+            exports.keep(export, size)
+    if export is None:  # the tenant was deleted meanwhile
+        exports.path_of(work.tenant_id, work.subject_id).unlink(missing_ok=True)
 
 
 def bury(work: Work) -> None:

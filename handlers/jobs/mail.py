@@ -23,7 +23,7 @@ def run(work: Work) -> None:
         to, kind = user.email, letter.kind
         subject, text = compose(kind, tenant.name, accounts.link_of(letter))
     try:
-        mail.send(to, subject, text, id=work.subject_id)
+        mail.send(to, subject, text, id=work.subject_id, tenant_id=work.tenant_id)
     except mail.Undeliverable as fault:
         log.warning("mail refused", letter=work.subject_id, kind=kind, reason=str(fault))
 

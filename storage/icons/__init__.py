@@ -47,9 +47,14 @@ def shared() -> list[Icon]:
     return [Icon(path.stem, f"{base}/{path.name}", True) for path in sorted(SHARED.glob("*.png"))]
 
 
+def folder_of(tenant_id: str) -> Path:
+    """Where a tenant's icons are."""
+    return settings().data_dir / "icons" / f"tenant-{tenant_id}"
+
+
 def of_tenant(of: OfTenant) -> list[Icon]:
     """What the tenant uploaded, newest first."""
-    folder = _folder(of.tenant_id)
+    folder = folder_of(of.tenant_id)
     paths = sorted(folder.glob("*.png"), key=lambda path: (-path.stat().st_mtime_ns, path.name))
     return [_icon(of, path) for path in paths]
 
@@ -61,7 +66,7 @@ def shared_path(name: str) -> Path | None:
 
 def tenant_path(tenant_id: str, name: str) -> Path | None:
     """The file of a tenant's icon, if there is one of that name."""
-    return _there(_folder(tenant_id), name)
+    return _there(folder_of(tenant_id), name)
 
 
 def keep(of: OfTenant, file: BinaryIO, *, name: str, media_type: str) -> Icon:
@@ -70,7 +75,7 @@ def keep(of: OfTenant, file: BinaryIO, *, name: str, media_type: str) -> Icon:
     if len(content) > LIMIT:
         raise TooLarge(f"An icon has at most {LIMIT} bytes.", pointer="/file")
     made = remade(content, name=name, media_type=media_type)
-    folder = _folder(of.tenant_id)
+    folder = folder_of(of.tenant_id)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sum(1 for _ in folder.glob("*.png")) >= MOST:
         raise Conflict(f"A tenant has at most {MOST} icons.")
@@ -189,10 +194,6 @@ def _end_of_gif(content: bytes) -> int:
 
 def _colours(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _folder(tenant_id: str) -> Path:
-    return settings().data_dir / "icons" / f"tenant-{tenant_id}"
 
 
 def _icon(of: OfTenant, path: Path) -> Icon:

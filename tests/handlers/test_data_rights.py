@@ -8,6 +8,8 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ import pytest
 from sqlalchemy import func, select
 
 from models.audit import AuditEntry
+from models.base import Base
 from models.chat.analytics import UsageHour
 from models.chat.conversations import ChatMessage, ChatSession
 from models.exports import TenantExport, is_exported
@@ -23,6 +26,7 @@ from models.tenancy import User
 from models.work import IdempotencyRecord
 from tests.conftest import MakesClient
 from tests.handlers import knowledge
+from tests.handlers.test_bots import picture
 from tests.servers import Server, Tenant
 
 EXPORTS = "/api/v1/tenants/exports"
@@ -36,6 +40,16 @@ def wait_for(holds: Callable[[], Any]) -> Any:
     while not (found := holds()):
         assert time.monotonic() < deadline, "the job did not come to its end"
         time.sleep(0.1)  # a job is at work
+    return found
+
+
+def holding(server: Server, word: str) -> list[Path]:
+    """Files of the data folder in whose name or content the word stands."""
+    found = []
+    for path in server.data_dir.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):  # a journal comes and goes while we look
+            if word in str(path) or word.encode() in path.read_bytes():
+                found.append(path)
     return found
 
 
@@ -170,17 +184,67 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
     assert not letter.exists()
     assert client.get(f"{EXPORTS}/{archive['id']}").json()["status"] == "expired"
 
-    def clean() -> bool:
-        files = [path for path in server.data_dir.rglob("*") if path.is_file()]
-        return not any(marker.encode() in path.read_bytes() for path in files)
-
-    wait_for(clean)
+    wait_for(lambda: not holding(server, marker))
 
 
 def test_the_last_owner_stays_and_only_owners_erase_owners(
     client: httpx.Client, connect: MakesClient, person: str, server: Server
 ) -> None:
+    invited = {"email": f"{uuid.uuid4().hex}@example.com", "role": "owner"}
+    assert client.post("/api/v1/tenants/users", json=invited).status_code == 201  # who can save nobody yet
     at = f"/api/v1/tenants/users/{server.tenant['user_id']}/erase"
     assert client.post(at).status_code == 409
     assert connect(person).post(at).status_code == 403
     assert client.get("/api/v1/auth/me").status_code == 200
+
+
+def test_a_deleted_tenant_is_in_no_table_and_in_no_file_of_the_data_folder(
+    connect: MakesClient, operator_key: str, server: Server
+) -> None:
+    marker = f"zq{uuid.uuid4().hex}"
+    tenant = server.bootstrap(f"Company {marker}", email=f"{marker}@example.com")
+    owner, operator = connect(tenant["api_key"]), connect(operator_key)
+    text = f"The code word of the harbour is {marker}.\n"
+    index = knowledge.make(owner, "indices", name=f"Index {marker}")
+    knowledge.ready(owner, index["id"], text.encode(), file_name=f"{marker}.txt")
+    persona = owner.get(f"{CHAT}/personas").json()["results"][0]["id"]
+    settings = {"accessible_index_ids": [index["id"]], "system_prompt": marker}
+    assert owner.patch(f"{CHAT}/personas/{persona}", json=settings).status_code == 200
+    session = owner.post(f"{CHAT}/sessions", json={"title": marker}, headers={"Idempotency-Key": marker})
+    url = f"{CHAT}/sessions/{session.json()['id']}"
+    asked = owner.post(f"{url}/messages", json={"content": f"What is {marker}, the harbour's code word?"})
+    assert marker in asked.json()["citations"][0]["quote"]
+    rated = {"rating": "helpful", "comment": marker}
+    assert owner.put(f"{url}/messages/{asked.json()['id']}/feedback", json=rated).status_code == 200
+    file = (f"own-{marker}.txt", text.encode(), "text/plain")
+    to = {"session_id": session.json()["id"]}
+    uploaded = owner.post(f"{CHAT}/files", data=to, files={"file": file}).json()["data"]
+    assert knowledge.settled(owner, f"{CHAT}/files/{uploaded['id']}")["status"] == "ready"
+    icon = owner.post(f"{CHAT}/bots/icons/upload", files={"file": ("icon.png", picture(), "image/png")})
+    assert icon.status_code == 201
+    assert owner.post(f"{CHAT}/bots", json={"name": marker, "persona_id": persona}).status_code == 201
+    invited = {"email": f"guest-{marker}@example.com", "role": "member"}
+    assert owner.post("/api/v1/tenants/users", json=invited).status_code == 201
+    export(owner)
+
+    letters = server.data_dir / "mail"
+    wait_for(lambda: any(marker in path.read_text() for path in letters.glob("*.eml")))
+    kept = {path.relative_to(server.data_dir).parts[0] for path in holding(server, tenant["tenant_id"])}
+    assert {"files", "exports", "icons", "mail"} <= kept, "what the deletion has to remove"
+    at = f"/api/v1/tenants/{tenant['tenant_id']}"
+    assert operator.patch(at, json={"is_active": False}).status_code == 200
+    assert operator.delete(at).status_code == 204
+
+    def rows() -> dict[str, int]:
+        counted = {}
+        with server.database() as db:
+            for table in Base.metadata.sorted_tables:
+                if "tenant_id" in table.c:
+                    query = select(func.count()).where(table.c.tenant_id == tenant["tenant_id"])
+                    counted[table.name] = db.execute(query).scalar_one()
+        return {name: count for name, count in counted.items() if count}
+
+    assert rows() == {}
+    wait_for(lambda: not holding(server, marker))
+    folders = [place for place in server.data_dir.rglob(f"*{tenant['tenant_id']}*") if place.is_dir()]
+    assert folders == []

@@ -33,7 +33,7 @@ def post(migrated: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailServer
 
 def send() -> str:
     id = new_id()
-    mail.send("ada@example.com", "Grüße", "Ein Satz: ärgerlich.\n", id=id)
+    mail.send("ada@example.com", "Grüße", "Ein Satz: ärgerlich.\n", id=id, tenant_id=new_id())
     return id
 
 
