@@ -14,12 +14,13 @@ from handlers import turns
 from handlers.schemas.search import citation_of, citation_of_page
 from handlers.turns import Order
 from models.access import Caller
+from models.chat import rewriting
 from models.chat.ports import Message
 from models.chat.prompts import Evidence, Instructions
 from models.chat.questions import standalone
 from models.configuration import Effective
 from models.errors import FeatureDisabled, NotFound
-from models.personas import Persona
+from models.personas import Persona, Rewriter
 from storage import retrieval, websearch
 from storage.conversations import Begun
 from storage.database import Session
@@ -44,11 +45,16 @@ class Briefing:
     reach: Reach
     max_documents: int | None
     score_threshold: float | None
+    rewriter: str
 
     @property
     def reads(self) -> bool:
         """Whether there is any knowledge in reach."""
         return bool(self.reach.index_ids or self.reach.category_ids)
+
+    def asks_first(self, question: str, history: Sequence[Message]) -> bool:
+        """Whether its provider, if it is a language model, makes this question stand alone."""
+        return self.rewriter == Rewriter.PROVIDER and rewriting.can_be_asked(question, history)
 
     def order(
         self,
@@ -96,6 +102,7 @@ class Briefing:
             )
             if reads or web_search
             else None,
+            rewrites=self.asks_first(question, begun.history),
             pages=partial(retrieval.pages, of) if reads else None,
             background=background,
             is_whole=not configuration["enable_streaming"],
@@ -117,14 +124,21 @@ class Briefing:
         configuration: Effective,
         reads: bool,
         web_search: bool,
+        rewritten: str | None,
     ) -> tuple[Evidence, list[dict[str, Any]], dict[str, Any]]:
-        """Retrieval of one turn: what the persona may read, the session's own files, and the web."""
+        """Retrieval of one turn: what the persona may read, the session's own files, and the web.
+
+        ``rewritten``: the question as the provider made it stand alone, if it did.
+        """
         evidence, facts = Evidence(), dict(turns.UNSEARCHED)
         citations: list[dict[str, Any]] = []
-        asked = standalone(question, history)
+        asked = rewritten or standalone(question, history)
         if reads:
             evidence, citations, facts = self._read(of, asked, session_id, configuration)
-        facts |= {"asked": question, "question": None if asked == question else asked}
+        rewriter = Rewriter.PROVIDER if rewritten else Rewriter.RULE
+        facts |= {"asked": question, "question": None, "rewritten_by": None}
+        if asked != question:
+            facts |= {"question": asked, "rewritten_by": rewriter.value}
         if not web_search:
             return evidence, citations, facts
         began = time.monotonic()
@@ -209,4 +223,5 @@ def _brief(persona: Persona) -> Briefing:
         ),
         max_documents=persona.default_max_documents,
         score_threshold=persona.default_score_threshold,
+        rewriter=persona.question_rewriting,
     )

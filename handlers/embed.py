@@ -18,6 +18,7 @@ from handlers.requests import Exchange
 from handlers.schemas import visitors as wire
 from handlers.turns import Order, Stored
 from handlers.visits import Visit
+from models.chat import rewriting
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
 from models.chat.ports import estimate_tokens
 from models.chat.prompts import CITING, PASSAGE_TOKENS
@@ -205,7 +206,10 @@ def _prompt_tokens(persona: Briefing, begun: Begun, question: str, configuration
     said = [persona.instructions.system_prompt, question, *(message.content for message in begun.history)]
     most = persona.max_documents or configuration["default_max_documents"]
     passages = min(PASSAGE_TOKENS, most * PASSAGE) if persona.reads else 0
-    return sum(estimate_tokens(text) for text in said) + estimate_tokens(CITING) + passages + OVERHEAD
+    asked = (
+        rewriting.most_tokens(question, begun.history) if persona.asks_first(question, begun.history) else 0
+    )
+    return asked + sum(estimate_tokens(text) for text in said) + estimate_tokens(CITING) + passages + OVERHEAD
 
 
 def _last_reply(visit: Visit, id: str, reply_id: str | None) -> Stored:

@@ -20,7 +20,15 @@ from models.bots import Bot
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
-from models.personas import LONGEST_SLUG, Persona, PersonaCategory, PersonaIndex, PersonaVersion, slug_of
+from models.personas import (
+    LONGEST_SLUG,
+    Persona,
+    PersonaCategory,
+    PersonaIndex,
+    PersonaVersion,
+    Rewriter,
+    slug_of,
+)
 from models.tenancy import Organization, Stack, Tenant
 from storage.configurations import effective
 from storage.conversations import Begun
@@ -38,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "max_output_tokens": None,
     "default_max_documents": None,
     "default_score_threshold": None,
+    "question_rewriting": Rewriter.RULE,
     "allow_web_search": False,
     "allow_file_uploads": True,
     "allow_knowledge_search": True,
@@ -184,7 +193,7 @@ def restore(id: str, version: int) -> dict[str, Any]:
         )
         if kept is None:
             raise NotFound("The persona has no such version.", parameter="version")
-        values = {**kept.values, "is_default": persona.is_default}
+        values = {**DEFAULTS, **kept.values, "is_default": persona.is_default}
         _apply(db, persona, _still_there(db, values))
         return wire.show(persona)
 

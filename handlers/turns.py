@@ -21,9 +21,10 @@ import structlog
 from handlers.problems import Problem
 from handlers.replies import event
 from models.base import now
-from models.chat import engine
+from models.chat import engine, rewriting
 from models.chat.conversations import MessageStatus
 from models.chat.engine import Reply
+from models.chat.extractive import ExtractiveProvider
 from models.chat.moderation import Filtered, Guard
 from models.chat.ports import (
     Attempt,
@@ -34,11 +35,13 @@ from models.chat.ports import (
     ReplyPart,
     Source,
     TextDelta,
+    UsageReport,
     estimate_tokens,
     estimated_usage,
     stream_with_fallback,
 )
 from models.chat.prompts import UNSEARCHABLE, Evidence, Instructions, compose, fitting
+from models.chat.rewriting import Rewriting
 from models.knowledge.numbers import figures_in
 from storage import admission, configurations, conversations, metrics
 from storage.admission import Place
@@ -58,9 +61,9 @@ FIRST_WAIT_SECONDS = 1.0
 """How long a stream's status waits for the provider's, so that a call refused at once is a proper problem."""
 COMMENT = b": still here\n\n"
 
-Search = Callable[[], tuple[Evidence, list[dict[str, Any]], dict[str, Any]]]
+Search = Callable[[str | None], tuple[Evidence, list[dict[str, Any]], dict[str, Any]]]
 """Retrieval of a turn, run in a thread: evidence, citations as the contract shows them, facts for the
-trace.
+trace. It is given the question as the provider made it stand alone; None leaves that to the rule.
 """
 Pages = Callable[[Sequence[dict[str, Any]]], dict[int, str]]
 """The text of the pages that citations lead to, by number, read in a thread, for its figures."""
@@ -92,6 +95,8 @@ class Order:
     candidates: Sequence[Candidate]
     search: Search | None
     pages: Pages | None = None
+    rewrites: bool = False
+    """Whether the provider is to make the question stand alone, if it is a language model."""
     background: bool = False
     bot_id: str | None = None
     cites: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -109,7 +114,17 @@ class Order:
         said = sum(estimate_tokens(message.content) for message in self.history)
         asked = estimate_tokens(self.instructions.system_prompt) + estimate_tokens(self.question)
         passages = PASSAGES_TOKENS if self.search is not None else 0
-        return said + asked + passages + (self.instructions.max_output_tokens or ANSWER_TOKENS)
+        first = rewriting.most_tokens(self.question, self.history) if self.asks_first else 0
+        return first + said + asked + passages + (self.instructions.max_output_tokens or ANSWER_TOKENS)
+
+    @property
+    def asks_first(self) -> bool:
+        """Whether the provider makes this question stand alone before anything is searched."""
+        return (
+            self.rewrites
+            and self.search is not None
+            and not isinstance(self.candidates[0].provider, ExtractiveProvider)
+        )
 
 
 def problem_of(error: ProviderError, message_id: str | None = None) -> Problem:
@@ -209,7 +224,12 @@ class Turn:
             await guard.check(self.order.question)
         evidence, facts = Evidence(), UNSEARCHED
         if self.order.search is not None:
-            evidence, self.reply.citations, facts = await in_thread(self.order.search)
+            if self.order.asks_first:
+                await self._rewrite()
+            rewritten = self.reply.rewriting.question if self.reply.rewriting else None
+            evidence, self.reply.citations, facts = await in_thread(self.order.search, rewritten)
+            if self.reply.rewriting is not None:
+                facts["rewriting"] = self.reply.rewriting.facts()
         self.order.facts |= facts
         self.reply.answer_status = evidence.answer_status
         self.reply.retrieved = {
@@ -236,6 +256,43 @@ class Turn:
             raise
         await self._finish(guard)
         await self._check_figures()
+
+    async def _rewrite(self) -> None:
+        """Ask the first provider for the question as it stands alone. Its faults leave that to the rule."""
+        first = self.order.candidates[0]
+        chat_model = first.chat_model or self.order.instructions.chat_model
+        prompt = rewriting.prompt_for(chat_model, self.order.question, self.order.history)
+        answer, began = "", time.monotonic()
+        usage: UsageReport | None = None
+        error: str | None = None
+        is_whole = is_charged = False
+        try:
+            async with asyncio.timeout(rewriting.SECONDS), aclosing(first.provider.stream(prompt)) as parts:
+                is_charged = True
+                async for part in parts:
+                    if isinstance(part, TextDelta):
+                        answer += part.text
+                    elif isinstance(part, UsageReport):
+                        usage = part
+                    else:
+                        is_whole = part.reason == "stop"
+        except TimeoutError:
+            error = "provider_timeout"
+        except ProviderError as fault:
+            error, is_charged = fault.code, bool(answer)
+        finally:
+            question = rewriting.usable(answer) if is_whole else None
+            if usage is None and is_charged:
+                usage = estimated_usage(prompt, answer)
+            self.reply.rewriting = Rewriting(
+                first.provider.name,
+                chat_model,
+                (time.monotonic() - began) * 1000,
+                question,
+                error or (None if question else "provider_malformed"),
+                usage,
+                first.price,
+            )
 
     async def _check_figures(self) -> None:
         cited = self.reply.cited()
@@ -272,7 +329,7 @@ class Turn:
         reply, order = self.reply, self.order
         provider = reply.attempts[-1] if reply.attempts else None
         name = provider.provider if provider else None
-        usage = self.usage() if provider else None
+        usage = self.usage() if provider or reply.rewriting else None
         # Metrics are the host's: what a tenant calls its own providers is not told there.
         label = name if name in BUILT_IN else "own" if name else "none"
         metrics.REPLIES.labels(label, reply.status.value).inc()
@@ -285,7 +342,7 @@ class Turn:
             "status": reply.status.value,
             "content": reply.text,
             "usage": usage,
-            "cost": engine.cost_of(reply, usage),
+            "cost": engine.cost_of(reply, estimated_usage(self.prompt, reply.text)),
             "model": provider.chat_model if provider else None,
             "provider": name,
             "latency_ms": reply.latency_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import unicodedata
 from typing import Any
@@ -12,6 +13,13 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from models.base import Base, Entity, Id, TenantOwned, own_key, reference
 from models.knowledge.library import Category, KnowledgeIndex
 from models.tenancy import Organization
+
+
+class Rewriter(enum.StrEnum):
+    """Who makes a question stand alone that leans on those before it."""
+
+    RULE = "rule"
+    PROVIDER = "provider"
 
 
 class PersonaIndex(TenantOwned, Base):
@@ -83,6 +91,7 @@ class Persona(TenantOwned, Entity):
     max_output_tokens: Mapped[int | None]
     default_max_documents: Mapped[int | None]
     default_score_threshold: Mapped[float | None]
+    question_rewriting: Mapped[str] = mapped_column(String(20), default=Rewriter.RULE, server_default="rule")
     allow_web_search: Mapped[bool] = mapped_column(default=False)
     allow_file_uploads: Mapped[bool] = mapped_column(default=True)
     allow_knowledge_search: Mapped[bool] = mapped_column(default=True)
@@ -128,6 +137,7 @@ VERSIONED = [
     "max_output_tokens",
     "default_max_documents",
     "default_score_threshold",
+    "question_rewriting",
     "allow_web_search",
     "allow_file_uploads",
     "allow_knowledge_search",

@@ -60,7 +60,8 @@ def trace_of(row: Any) -> dict[str, Any]:
     """Why a reply is as it is."""
     kept = row.trace
     searched = {
-        name: kept.get(name) for name in ("mode", "query", "asked", "question", "filters", "degraded")
+        name: kept.get(name)
+        for name in ("mode", "query", "asked", "question", "rewritten_by", "rewriting", "filters", "degraded")
     }
     return Trace().show(
         {

@@ -25,6 +25,7 @@ class Persona(Wire):
     max_output_tokens = fields.Integer()
     default_max_documents = fields.Integer()
     default_score_threshold = fields.Float()
+    question_rewriting = fields.String()
     allow_web_search = fields.Boolean()
     allow_file_uploads = fields.Boolean()
     allow_knowledge_search = fields.Boolean()

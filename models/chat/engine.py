@@ -14,9 +14,11 @@ from typing import Any
 
 from models.chat.conversations import MessageStatus
 from models.chat.ports import Attempt, Finished, ProviderError, ReplyPart, TextDelta, UsageReport
+from models.chat.rewriting import Rewriting
 from models.knowledge import numbers
 
 CREATED, RETRIEVED, TEXT = 0, 1, 1
+COUNTED = ("prompt_tokens", "completion_tokens")
 _CITED = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 
@@ -42,6 +44,7 @@ class Reply:
     pages: dict[int, str] = field(default_factory=dict)
     retrieved: dict[str, Any] | None = None
     answer_status: str | None = None
+    rewriting: Rewriting | None = None
     usage: UsageReport | None = None
     finish_reason: str | None = None
     error: ProviderError | None = None
@@ -109,24 +112,34 @@ class Reply:
 
 
 def usage_of(reply: Reply, estimated: UsageReport) -> dict[str, Any]:
-    """The reply's tokens as the contract shows them: the provider's count, or our estimate and said so."""
-    counted = reply.usage or estimated
+    """The reply's tokens as the contract shows them: the provider's count, or our estimate and said so. Those
+    of the call that made the question stand alone are among them.
+    """
+    calls = [reply.usage or estimated]
+    if reply.rewriting is not None and reply.rewriting.usage is not None:
+        calls.append(reply.rewriting.usage)
+    prompt, completion = (sum(getattr(call, name) for call in calls) for name in COUNTED)
     return {
-        "prompt_tokens": counted.prompt_tokens,
-        "completion_tokens": counted.completion_tokens,
-        "total_tokens": counted.prompt_tokens + counted.completion_tokens,
-        "source": counted.source,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "source": "provider" if all(call.source == "provider" for call in calls) else "estimated",
     }
 
 
-def cost_of(reply: Reply, usage: dict[str, Any] | None) -> float | None:
-    """What the reply costs, where the price of its model is known; nothing is asked for a call that failed
+def cost_of(reply: Reply, estimated: UsageReport) -> float | None:
+    """What the reply costs, where the prices of its models are known; nothing is asked for a call that failed
     before its first text.
     """
-    price = reply.attempts[-1].price if reply.attempts else None
-    if price is None or usage is None or not (reply.text or reply.usage):
-        return None
-    return price.of(usage["prompt_tokens"], usage["completion_tokens"])
+    calls = []
+    if reply.attempts and (reply.text or reply.usage):
+        calls.append((reply.attempts[-1].price, reply.usage or estimated))
+    if reply.rewriting is not None and reply.rewriting.usage is not None:
+        calls.append((reply.rewriting.price, reply.rewriting.usage))
+    costs = [
+        price.of(spent.prompt_tokens, spent.completion_tokens) for price, spent in calls if price is not None
+    ]
+    return sum(costs) if costs and len(costs) == len(calls) else None
 
 
 def trace_of(reply: Reply, facts: dict[str, Any], providers: Iterable[str]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ or, for benchmarks, as a process of its own: `python -m tests.fakes.provider --p
 
 How it answers is chosen per request, later ones winning: `fake.behaviour("slow", first=0.2)` for a model's
 name, a query behind the model's name (`any?tokens=50&gap=0.01`), a marker in the last user message
-(`[[tokens=3&cut=2]]`). `Behaviour` lists what can be asked for.
+(`[[tokens=3&cut=2]]`), words in it (`fake.when("Last question", text="...")`). `Behaviour` lists what can
+be asked for.
 
 One asyncio protocol, no task per stream and no parsing beyond what these requests need: it shares a core with
 the server under test, so each token should cost it little more than the write to the socket.
@@ -129,6 +130,7 @@ class FakeProvider:
         self.streams_open = 0
         self.streams_left = 0
         self._behaviours: dict[str, Behaviour] = {}
+        self._told: dict[str, dict[str, Any]] = {}
         self._live: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -143,6 +145,10 @@ class FakeProvider:
         """From now on answer requests for this model (every model when empty) like this."""
         self._behaviours[model] = replace(self._behaviours.get(model, Behaviour()), **changes)
 
+    def when(self, words: str, /, **changes: Any) -> None:
+        """From now on answer like this where these words stand in the last user message."""
+        self._told[words] = changes
+
     def chosen(self, model: str, question: str) -> Behaviour:
         """The behaviour for a request, by model name, query behind it and marker in the question."""
         name, _, query = model.partition("?")
@@ -151,6 +157,9 @@ class FakeProvider:
             found = found.asked(query)
         for marker in MARKER.findall(question):
             found = found.asked(marker)
+        for words, changes in self._told.items():
+            if words in question:
+                found = replace(found, **changes)
         return found
 
     def wait_for(self, happened: Callable[[], bool], timeout: float = 5.0) -> None:
@@ -170,6 +179,7 @@ class FakeProvider:
             self.requests.clear()
             self.calls.clear()
             self._behaviours.clear()
+            self._told.clear()
 
     def drop_connections(self) -> None:
         """Close every connection at once, idle ones too, as a restart of the provider would."""

@@ -27,6 +27,7 @@ FIELDS = {
     "max_output_tokens": 300,
     "default_max_documents": 4,
     "default_score_threshold": 0.25,
+    "question_rewriting": "provider",
     "allow_web_search": True,
     "allow_file_uploads": False,
     "allow_knowledge_search": False,
