@@ -30,6 +30,7 @@ from models.personas import (
     slug_of,
 )
 from models.tenancy import Organization, Stack, Tenant
+from storage import quotas
 from storage.configurations import effective
 from storage.conversations import Begun
 from storage.database import Session, reading, transaction
@@ -227,7 +228,7 @@ def _trial(id: str, question: str) -> turns.Order:
         persona = reach.persona(db, id)
         require_stack_capability(db, persona.stack_id, "chat_ai")
         briefing = briefing_of(db, persona.id)
-        return briefing.order(
+        order = briefing.order(
             caller(),
             session_id=None,
             searches=briefing.reads,
@@ -235,6 +236,8 @@ def _trial(id: str, question: str) -> turns.Order:
             question=question,
             configuration=effective(db, persona.stack_id),
         )
+    quotas.admit(caller(), order.reply_id, order.tokens)
+    return order
 
 
 def _one_at_a_time(db: Session) -> None:

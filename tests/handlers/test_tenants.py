@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
+from models.tenancy import TokenReservation
 from tests.conftest import MakesClient
 from tests.servers import PASSWORD, Server, Tenant, new_user
 
@@ -340,3 +342,77 @@ class TestQuotas:
             answers = list(at_once.map(add, range(6)))
         assert (answers.count(201), answers.count(403)) == (2, 4)
         assert made(owner.get(f"{API}/current/usage"))["documents"] == {"used": 2, "limit": 2}
+
+    def test_bytes_beyond_the_quota_are_403_with_the_reason_and_not_kept(
+        self, server: Server, limited: Any, connect: MakesClient
+    ) -> None:
+        text = "A line of forty bytes, the quota's tenth"
+        tenant = limited(storage_bytes=10 * len(text))
+        owner = connect(tenant["api_key"])
+        index = made(owner.post("/api/v1/chat/knowledge/indices", json={"name": "Little"}))["id"]
+        session = made(owner.post("/api/v1/chat/sessions", json={"stack_id": tenant["stack_id"]}))["id"]
+
+        def add(number: int) -> httpx.Response:
+            """A document, or a file of a session: one quota is for both."""
+            content, headers = f"{number}{text[1:]}".encode() * 4, {"X-API-Key": tenant["api_key"]}
+            path, about = [
+                ("knowledge/documents", {"index_id": index}),
+                ("files", {"session_id": session}),
+            ][number % 2]
+            url, file = f"{server.url}/api/v1/chat/{path}", (f"{number}.txt", content, "text/plain")
+            return httpx.post(url, headers=headers, data=about, files={"file": file}, timeout=60)
+
+        with ThreadPoolExecutor(6) as at_once:
+            answers = list(at_once.map(add, range(6)))
+        kept = [answer for answer in answers if answer.is_success]
+        refused = [answer.json() for answer in answers if not answer.is_success]
+        assert (len(kept), len(refused)) == (2, 4)
+        assert {(body["status"], body["error"]) for body in refused} == {(403, "quota-exhausted")}
+        assert all(str(10 * len(text)) in body["detail"] for body in refused)
+        assert made(owner.get(f"{API}/current/usage"))["storage"] == {"used": 320, "limit": 400}
+        files = [
+            path for path in (server.data_dir / "files" / tenant["tenant_id"]).rglob("*") if path.is_file()
+        ]
+        assert sum(path.stat().st_size for path in files) == 320
+
+    def test_the_openai_door_says_when_there_are_no_tokens_in_openais_shape(
+        self, limited: Any, connect: MakesClient
+    ) -> None:
+        tenant = limited(tokens_per_day=0)
+        body = {"model": "assistant", "messages": [{"role": "user", "content": "Hello?"}]}
+        for stream in (False, True):
+            url = "/openai/v1/chat/completions"
+            answer = connect(tenant["api_key"]).post(url, json=body | {"stream": stream})
+            assert answer.status_code == 429
+            told = answer.json()["error"]
+            assert (told["type"], told["code"]) == ("rate_limit_error", "too_many_requests")
+            assert "0 tokens a day" in told["message"]
+            assert 0 < int(answer.headers["Retry-After"]) <= 86_400
+
+    @pytest.mark.parametrize("kind", ["door", "preview"])
+    def test_what_is_not_stored_is_reserved_and_settled_too(
+        self, kind: str, server: Server, limited: Any, connect: MakesClient
+    ) -> None:
+        tenant = limited(tokens_per_day=2_000)
+        owner = connect(tenant["api_key"])
+        persona = made(owner.get("/api/v1/chat/personas"))["results"][0]
+        url, body = {
+            "door": (
+                "/openai/v1/chat/completions",
+                {"model": persona["slug"], "messages": [{"role": "user", "content": "Hello?"}]},
+            ),
+            "preview": (f"/api/v1/chat/personas/{persona['id']}/preview", {"content": "Hello?"}),
+        }[kind]
+
+        def ask(number: int) -> int:
+            headers = {"X-API-Key": tenant["api_key"]}
+            return httpx.post(f"{server.url}{url}", headers=headers, json=body, timeout=60).status_code
+
+        with ThreadPoolExecutor(20) as at_once:
+            answers = list(at_once.map(ask, range(20)))
+        assert set(answers) == {200, 429}
+        usage = made(owner.get(f"{API}/current/usage"))["tokens"]
+        assert 0 < usage["used"] <= usage["limit"]
+        with server.database() as db:
+            held = select(func.count()).where(TokenReservation.tenant_id == tenant["tenant_id"])
+            assert db.scalar(held) == 0
