@@ -17,11 +17,13 @@ from handlers.replies import Listing, Paging, Upload, created, with_query
 from handlers.requests import Exchange
 from handlers.schemas import bots as wire
 from handlers.sessions import listing
+from models.audit import AuditAction
 from models.bots import Bot
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, RuleBroken
 from models.personas import LONGEST_SLUG, Persona, slug_of
 from models.tenancy import Organization, Stack, Tenant
+from storage import audit
 from storage import icons as pictures
 from storage.database import Session, reading, transaction
 from storage.settings import settings
@@ -123,7 +125,9 @@ def delete(id: str) -> None:
     """Remove the bot with its visitors' conversations."""
     with transaction(caller()) as db:
         bot = db.require(Bot, id, lock=True)
-        db.execute(remove(ChatSession).where(ChatSession.bot_id == bot.id))
+        theirs = remove(ChatSession).where(ChatSession.bot_id == bot.id).returning(ChatSession.id)
+        gone = db.scalars(theirs, execution_options={"synchronize_session": False}).all()
+        audit.note_each(db, AuditAction.DELETE, "session", gone)
         db.delete(bot)
 
 
@@ -161,6 +165,7 @@ def sessions(id: str, paging: Paging) -> Listing:
     """Its visitors' conversations."""
     with reading(caller()) as db:
         bot = db.require(Bot, id)
+        audit.read(db, caller(), "session", None)
     return listing(select(ChatSession).where(ChatSession.bot_id == bot.id), paging)
 
 

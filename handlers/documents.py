@@ -22,7 +22,7 @@ from handlers.schemas import documents as wire
 from models.base import now
 from models.errors import Conflict, NotFound, RuleBroken, Unavailable
 from models.knowledge.library import Category, Document, DocumentCategory, IngestStatus, KnowledgeIndex
-from storage import files, library, outbound, vectors
+from storage import audit, files, library, outbound, vectors
 from storage.database import Session, reading, transaction
 from storage.outbound import OutboundRefused
 from storage.parsing import MEDIA_TYPES
@@ -118,6 +118,8 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
             labels = reach.known(
                 db, Category, body["category_ids"], reach.to_categories(), pointer="/category_ids"
             )
+            held = [category.id for category in document.categories]
+            audit.mention(db, document, "category_ids", held, set(labels))
             db.execute(remove(DocumentCategory).where(DocumentCategory.document_id == document.id))
             db.add_all(DocumentCategory(document_id=document.id, category_id=label) for label in labels)
         document.name = body.get("name", document.name)

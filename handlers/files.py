@@ -75,20 +75,20 @@ def _check_allowed(configuration: Effective, name: str, size: int) -> None:
 def get(id: str) -> dict[str, Any]:
     """The file's record."""
     with reading(caller()) as db:
-        return envelope(wire.show(reach.require(db, Document, id, reach.to_files())))
+        return envelope(wire.show(reach.file(db, id)))
 
 
 def delete(id: str) -> dict[str, Any]:
     """Remove the file and all that was made of it."""
     with transaction(caller()) as db:
-        file = reach.require(db, Document, id, reach.to_files(), lock=True)
+        file = reach.file(db, id, lock=True)
         return envelope(removal(library.delete_document(db, file)))
 
 
 def retry(id: str) -> tuple[dict[str, Any], int]:
     """Read a failed file anew."""
     with transaction(caller()) as db:
-        file = reach.require(db, Document, id, reach.to_files(), lock=True)
+        file = reach.file(db, id, lock=True)
         again(db, file)
         return envelope(wire.show(file)), 202
 

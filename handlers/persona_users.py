@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, and_, literal, select
-from sqlalchemy import delete as remove
 
 from handlers import reach
 from handlers.auth import caller
@@ -61,11 +60,13 @@ def unassign(id: str, body: dict[str, Any]) -> dict[str, Any]:
     with transaction(caller()) as db:
         persona = db.require(Persona, id, lock=True)
         link = and_(PersonaAssignment.persona_id == persona.id, PersonaAssignment.user_id.in_(wanted))
-        there = set(db.scalars(select(PersonaAssignment.user_id).where(link)))
-        strangers = [user_id for user_id in wanted if user_id not in there]
+        assignments = {row.user_id: row for row in db.scalars(select(PersonaAssignment).where(link))}
+        strangers = [user_id for user_id in wanted if user_id not in assignments]
         _check_known(db, strangers)
-        db.execute(remove(PersonaAssignment).where(link))
-        return {"unassigned": [user_id for user_id in wanted if user_id in there], "unchanged": strangers}
+        for row in assignments.values():
+            db.delete(row)
+        unassigned = [user_id for user_id in wanted if user_id in assignments]
+        return {"unassigned": unassigned, "unchanged": strangers}
 
 
 def assigned(stack_id: str) -> dict[str, Any]:

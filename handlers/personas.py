@@ -30,7 +30,7 @@ from models.personas import (
     slug_of,
 )
 from models.tenancy import Organization, Stack, Tenant
-from storage import quotas
+from storage import audit, quotas
 from storage.configurations import effective
 from storage.conversations import Begun
 from storage.database import Session, reading, transaction
@@ -265,19 +265,16 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     check_name(db, values.get("llm_provider"), "/llm_provider")
     if "default_chat_model" in values:
         effective(db, persona.stack_id).check_model(values["default_chat_model"], "/default_chat_model")
+    held = persona.snapshot([], []) if is_new else _kept(persona)
+    for field in ("accessible_index_ids", "accessible_category_ids"):
+        audit.mention(db, persona, field, held[field], set(values.get(field, held[field])))
+    if values.get("is_default"):
+        of_stack = select(Persona).where(Persona.stack_id == persona.stack_id, Persona.is_default)
+        for other in db.scalars(of_stack):
+            other.is_default = other is persona
+        db.flush()  # before this one takes their place: a stack has one at most
     if not is_new and values.get("slug", persona.slug) != persona.slug:
         persona.slug = _free_slug(db, values)
-    if values.get("is_default"):
-        others = change(Persona).where(
-            Persona.stack_id == persona.stack_id, Persona.is_default, Persona.id != (persona.id or "")
-        )
-        db.execute(
-            others.values(is_default=False)
-            if not is_new
-            else change(Persona)
-            .where(Persona.stack_id == persona.stack_id, Persona.is_default)
-            .values(is_default=False)
-        )
     for name, value in values.items():
         if name not in ("accessible_index_ids", "accessible_category_ids", "slug", "stack_id"):
             setattr(persona, name, value)

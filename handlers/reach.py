@@ -62,6 +62,13 @@ def session(db: Session, id: str, *, lock: bool = False) -> ChatSession:
     return found
 
 
+def file(db: Session, id: str, *, lock: bool = False) -> Document:
+    """A file of a conversation that the caller may read."""
+    found = require(db, Document, id, to_files(), lock=lock)
+    session(db, found.session_id or "")
+    return found
+
+
 def _granted(grant: Granted) -> Select[str]:
     """The ids that the caller's personas are given, as far as these answer from knowledge at all."""
     return (

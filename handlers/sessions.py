@@ -13,13 +13,14 @@ from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, Text, created, csv_rows
 from handlers.schemas import messages as message_wire
 from handlers.schemas import sessions as wire
+from models.audit import AuditAction, is_shown, name_of
 from models.base import now
 from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
 from models.configuration import Effective
 from models.errors import Conflict, NotFound, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
-from storage import conversations, events, library, retrieval
+from storage import audit, conversations, events, library, retrieval
 from storage.configurations import check_room, effective
 from storage.database import Session, reading, transaction
 
@@ -42,6 +43,7 @@ COLUMNS = [
     "created_at",
     "updated_at",
 ]
+SETTINGS = ("title", "status", "persona_id", "model", "attributes")
 MOST_AT_ONCE, MOST_EXPORTED = 1000, 100
 HISTORY_COLUMNS = ["role", "content", "status", "model", "created_at", "id", "parent_id"]
 
@@ -59,6 +61,8 @@ def list(
             db.require(Stack, stack_id, parameter="stack_id")
         if persona_id is not None:
             db.require(Persona, persona_id, parameter="persona_id")
+        if show_all and caller().is_admin:
+            audit.read(db, caller(), "session", None)
     return listing(_found(status, stack_id, persona_id, show_all=show_all), paging)
 
 
@@ -143,12 +147,22 @@ def _do(action: str, id: str, dry_run: bool) -> dict[str, Any]:
             if not dry_run:
                 library.delete_session_files(db, session.id)
                 conversations.remove_session(db, session)
-        elif action == "archive" and not dry_run:
-            session.status = SessionStatus.ARCHIVED
-        elif action == "restore" and not dry_run:
-            _revive(db, effective(db, session.stack_id), session)
-            session.status = SessionStatus.ACTIVE
+        elif not dry_run:
+            if action == "restore":
+                _revive(db, effective(db, session.stack_id), session)
+            before = session.status
+            session.status = SessionStatus.ACTIVE if action == "restore" else SessionStatus.ARCHIVED
+            _note_change(db, session, status=before)
     return {}
+
+
+def _note_change(db: Session, session: ChatSession, **before: Any) -> None:
+    """Write a change of settings down, which the log else leaves out for conversations."""
+    fields = [name for name, value in before.items() if getattr(session, name) != value]
+    if fields:
+        told = {n: {"from": before[n], "to": getattr(session, n)} for n in fields if is_shown(n)}
+        names = map(name_of, fields)
+        audit.note(db, AuditAction.UPDATE, "session", session.id, fields=names, values=told)
 
 
 def _revive(db: Session, configuration: Effective, session: ChatSession) -> None:
@@ -282,6 +296,7 @@ def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> tuple
 
 
 def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[str, Any]:
+    before = {name: getattr(session, name) for name in SETTINGS}
     if "persona_id" in values:
         session.persona_id, _ = _persona(db, values["persona_id"], session.stack_id)
     configuration = effective(db, session.stack_id)
@@ -294,5 +309,7 @@ def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[s
             setattr(session, name, values[name])
     if "metadata" in values:
         session.attributes = values["metadata"]
+    if session.user_id != caller().user_id:
+        _note_change(db, session, **before)
     db.flush()
     return wire.show(session)

@@ -12,11 +12,12 @@ from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import tenancy as wire
 from handlers.tenancy import changing, looking, seen
+from models.audit import AuditAction
 from models.base import now
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound
 from models.tenancy import PLATFORM, Role, Seat, Subscription, Tenant, User
-from storage import queue, quotas, secrets
+from storage import audit, queue, quotas, secrets
 from storage.database import Session, reading, transaction
 from storage.quotas import FORGET_TENANT
 
@@ -76,6 +77,7 @@ def delete(id: str) -> None:
             raise Conflict("The tenant is active. Switch it off first.")
         queue.enqueue(db, FORGET_TENANT, tenant.id, tenant_id=PLATFORM)
         db.execute(remove(Tenant).where(Tenant.id == tenant.id))
+        audit.note(db, AuditAction.DELETE, "tenant", tenant.id)
 
 
 def current() -> dict[str, Any]:

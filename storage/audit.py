@@ -33,6 +33,8 @@ from models.base import Base, TenantOwned, new_id, now
 from storage.database import Session, apart
 
 _ENTRIES = cast(Table, AuditEntry.__table__)
+_LINKED = "audit_linked"
+"""Where a session keeps what was mentioned and is not told yet."""
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ class Act:
     address: str
     request_id: str
     operation: str | None
-    seen: set[str] = field(default_factory=set)
+    seen: set[str | None] = field(default_factory=set)
     """What of others it has read already: once is told once."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -74,8 +76,32 @@ def note(
     _write(db, [_row(action, object_type, object_id, tenant_id or db.tenant_id, told, dict(values or {}))])
 
 
-def read(db: Session, caller: Caller, object_type: str, object_id: str) -> None:
+def note_each(
+    db: Session,
+    action: AuditAction,
+    object_type: str,
+    object_ids: Iterable[str],
+    *,
+    tenant_id: str | None = None,
+) -> None:
+    """Write the same act down for each object, in the transaction ``db``: for statements in bulk."""
+    rows = [_row(action, object_type, id, tenant_id or db.tenant_id, [], {}) for id in object_ids]
+    if rows:
+        _write(db, rows)
+
+
+def mention(db: Session, row: Base, field: str, before: Iterable[str], after: Iterable[str]) -> None:
+    """Tell with the row's next entry that ids which other tables link to it change; the same ones are no
+    change.
+    """
+    held, wanted = sorted(before), sorted(after)
+    if held != wanted:
+        db.info.setdefault(_LINKED, {}).setdefault(row, {})[field] = {"from": held, "to": wanted}
+
+
+def read(db: Session, caller: Caller, object_type: str, object_id: str | None) -> None:
     """Write down that somebody reads what is another's, before it is shown; once for each request.
+    ``object_id`` None: a list of such things.
 
     A transaction that only reads cannot keep it, so that it then gets one of its own.
     """
@@ -150,7 +176,7 @@ def _note_rows(session: OrmSession, context: UOWTransaction) -> None:
             (AuditAction.DELETE, session.deleted),
         )
         for row in changed
-        if row.__tablename__ in OBJECTS and (told := _told(action, row)) is not None
+        if row.__tablename__ in OBJECTS and (told := _told(session, action, row)) is not None
     ]
     if not rows:
         return
@@ -161,13 +187,15 @@ def _note_rows(session: OrmSession, context: UOWTransaction) -> None:
     _write(session, rows)
 
 
-def _told(action: AuditAction, row: Base) -> dict[str, Any] | None:
+def _told(session: OrmSession, action: AuditAction, row: Base) -> dict[str, Any] | None:
     table = row.__tablename__
     if getattr(row, "session_id", None) is not None:
         return None  # a file in a conversation
     if table in DELETIONS_ALONE and action is not AuditAction.DELETE:
         return None
     fields, values = _changes(action, row)
+    linked = session.info.get(_LINKED, {}).pop(row, {})
+    fields, values = sorted([*fields, *linked]), {**values, **linked}
     if action is AuditAction.UPDATE and not fields:
         return None
     told = _row(action, OBJECTS[table], _object_id(row), _tenant_of(row), fields, values)

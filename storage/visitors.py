@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 import orjson
 from cryptography.fernet import InvalidToken
@@ -19,11 +19,13 @@ from sqlalchemy import Connection, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.access import Caller
+from models.audit import AuditAction
 from models.base import new_id, now
 from models.bots import Bot, BotDay, BotReservation
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
 from models.errors import TooManyRequests
 from models.tenancy import Stack, Subscription, Tenant
+from storage import audit
 from storage.database import Session, platform
 from storage.secrets import seal, unseal
 
@@ -211,19 +213,24 @@ def sweep() -> int:
             .where(ChatMessage.status != MessageStatus.STREAMING)
         )
         settle(db.connection(), dict.fromkeys(left))
-        kept = db.execute(select(Bot.id, Bot.retention_days).where(Bot.retention_days.is_not(None))).all()
-        return sum(_forget(db, id, now() - timedelta(days=days or 0)) for id, days in kept)
+        kept = select(Bot.id, Bot.tenant_id, Bot.retention_days).where(Bot.retention_days.is_not(None))
+        return sum(
+            _forget(db, id, tenant_id, now() - timedelta(days=days or 0))
+            for id, tenant_id, days in db.execute(kept).all()
+        )
 
 
-def _forget(db: Session, bot_id: str, before: datetime) -> int:
+def _forget(db: Session, bot_id: str, tenant_id: str, before: datetime) -> int:
     running = select(ChatMessage.session_id).where(ChatMessage.status == MessageStatus.STREAMING)
-    gone = db.execute(
+    gone = db.scalars(
         delete(ChatSession)
         .where(
             ChatSession.bot_id == bot_id,
             func.coalesce(ChatSession.last_message_at, ChatSession.created_at) < before,
             ChatSession.id.not_in(running),
         )
+        .returning(ChatSession.id)
         .execution_options(synchronize_session=False)
-    )
-    return int(cast(Any, gone).rowcount)
+    ).all()
+    audit.note_each(db, AuditAction.DELETE, "session", gone, tenant_id=tenant_id)
+    return len(gone)

@@ -13,9 +13,10 @@ from sqlalchemy import select
 
 from models.access import ApiKey, digest
 from models.audit import NOT_AUDITED, OBJECTS, AuditEntry
-from models.base import Base
+from models.base import Base, new_id
 from models.chat.conversations import ChatSession
 from models.tenancy import User
+from tests.handlers import knowledge
 from tests.servers import Server
 
 LOG = "/api/v1/tenants/audit-log"
@@ -178,3 +179,215 @@ def test_every_table_is_audited_or_has_a_reason_not_to_be(server: Server) -> Non
     assert not undecided, f"models/audit.py: say of {sorted(undecided)} whether their changes are acts"
     assert not OBJECTS.keys() & NOT_AUDITED
     assert AuditEntry.__tablename__ in NOT_AUDITED
+
+
+def told_of(client: httpx.Client, since: str, **filters: str | int) -> list[tuple[str, str, str | None]]:
+    """(action, object type, object id) of each entry behind that one, oldest first."""
+    found = entries(client, page_size=100, **filters)
+    newer = [entry for entry in found if entry["id"] > since]
+    return [
+        (e["action"], e["object_type"], e["object_id"]) for e in sorted(newer, key=lambda e: str(e["id"]))
+    ]
+
+
+@pytest.fixture
+def since(client: httpx.Client) -> str:
+    """The newest entry before the test's own acts."""
+    id: str = entries(client, page_size=1)[0]["id"]
+    return id
+
+
+@pytest.fixture
+def member(client_with: Callable[..., httpx.Client]) -> httpx.Client:
+    return client_with(role="member")
+
+
+def begun(client: httpx.Client, server: Server, **values: Any) -> str:
+    body = {"stack_id": server.tenant["stack_id"], **values}
+    id: str = client.post(f"{CHAT}/sessions", json=body).json()["id"]
+    return id
+
+
+class TestLinks:
+    """What stands in tables of its own is told with what it belongs to."""
+
+    def test_what_a_persona_is_given(self, client: httpx.Client, persona: dict[str, Any]) -> None:
+        index, label = knowledge.make(client, "indices")["id"], knowledge.make(client, "categories")["id"]
+        at = f"{CHAT}/personas/{persona['id']}"
+        changes: list[dict[str, Any]] = [
+            {"accessible_index_ids": [index], "accessible_category_ids": [label], "is_active": False},
+            {"accessible_index_ids": [index]},
+            {"accessible_index_ids": []},
+        ]
+        for body in changes:
+            assert client.patch(at, json=body).status_code == 200
+        given, taken = entries(client, object_id=persona["id"], action="update", ordering="created_at")
+        assert given["fields"] == ["accessible_category_ids", "accessible_index_ids", "is_active"]
+        assert given["values"]["accessible_index_ids"] == {"from": [], "to": [index]}
+        assert taken["fields"] == ["accessible_index_ids"]
+        assert taken["values"] == {"accessible_index_ids": {"from": [index], "to": []}}
+
+    def test_a_documents_categories(self, client: httpx.Client) -> None:
+        label = knowledge.make(client, "categories")["id"]
+        document = knowledge.upload(client, knowledge.make(client, "indices")["id"]).json()["id"]
+        at = f"{CHAT}/knowledge/documents/{document}"
+        assert client.patch(at, json={"category_ids": [label]}).status_code == 200
+        (told,) = entries(client, object_id=document, action="update")
+        assert told["values"] == {"category_ids": {"from": [], "to": [label]}}
+
+    def test_whom_a_persona_is_taken_from(
+        self, client: httpx.Client, persona: dict[str, Any], member: httpx.Client, since: str
+    ) -> None:
+        who = {"user_ids": [member.get("/api/v1/auth/me").json()["id"]]}
+        for verb in ("assign", "unassign", "unassign"):
+            url = f"{CHAT}/personas/{persona['id']}/{verb}-users"
+            assert client.post(url, json=who).status_code == 200
+        told = told_of(client, since, object_type="persona_assignment")
+        assert [(action, id) for action, _, id in told] == [
+            ("create", persona["id"]),
+            ("delete", persona["id"]),
+        ]
+
+    def test_which_persona_is_no_longer_the_default(self, client: httpx.Client, server: Server) -> None:
+        stack = {"stack_id": server.tenant["stack_id"]}
+        first = client.get(f"{CHAT}/personas", params={**stack, "page_size": 100}).json()["results"]
+        (before,) = [row["id"] for row in first if row["is_default"]]
+        body = {"name": "Takes the place", "is_default": True, **stack}
+        second = client.post(f"{CHAT}/personas", json=body).json()["id"]
+        assert client.patch(f"{CHAT}/personas/{before}", json={"is_default": True}).status_code == 200
+        for id, states in ((before, [False, True]), (second, [False])):
+            told = entries(client, object_id=id, action="update", ordering="created_at", page_size=100)
+            changed = [e["values"]["is_default"]["to"] for e in told if "is_default" in e["fields"]]
+            assert changed[-len(states) :] == states
+
+
+class TestConversations:
+    def test_in_bulk_each_has_a_row_of_its_own(
+        self, client: httpx.Client, server: Server, since: str
+    ) -> None:
+        ids = [begun(client, server) for _ in range(2)]
+        for action, dry_run in (
+            ("archive", True),
+            ("archive", False),
+            ("archive", False),
+            ("restore", False),
+            ("export", False),
+            ("delete", False),
+        ):
+            body = {"action": action, "ids": ids, "dry_run": dry_run}
+            done = client.post(f"{CHAT}/sessions/bulk", json=body)
+            assert done.json()["succeeded"] == 2, done.text
+        told = told_of(client, since)
+        assert told == [(action, "session", id) for action in ("update", "update", "delete") for id in ids], (
+            "archived once, restored once, deleted"
+        )
+        changes = entries(client, object_id=ids[0], action="update", ordering="created_at")
+        assert [e["values"]["status"]["to"] for e in changes] == ["archived", "active"]
+
+    def test_what_is_done_to_anothers(
+        self, client: httpx.Client, member: httpx.Client, server: Server, since: str
+    ) -> None:
+        id = begun(member, server)
+        assert client.patch(f"{CHAT}/sessions/{id}", json={"title": "Seen by the owner"}).status_code == 200
+        body = {"action": "export", "ids": [id]}
+        assert client.post(f"{CHAT}/sessions/bulk", json=body).json()["succeeded"] == 1
+        assert told_of(client, since) == [
+            ("read", "session", id),
+            ("update", "session", id),
+            ("read", "session", id),
+        ]
+        (changed,) = entries(client, object_id=id, action="update")
+        assert (changed["fields"], changed["values"]) == (["title"], {})
+        assert member.patch(f"{CHAT}/sessions/{id}", json={"title": "One's own"}).status_code == 200
+        assert len(told_of(client, since)) == 3
+
+    def test_a_list_of_everybodys_is_a_look_into_them(
+        self, client: httpx.Client, member: httpx.Client, since: str
+    ) -> None:
+        for who, params in ((client, {}), (member, {"show_all": True})):
+            assert who.get(f"{CHAT}/sessions", params=params).status_code == 200
+        assert told_of(client, since) == []
+        for path in ("sessions", "sessions.csv"):
+            assert client.get(f"{CHAT}/{path}", params={"show_all": True}).status_code == 200
+        assert told_of(client, since) == [("read", "session", None)] * 2
+
+    def test_a_file_of_anothers(
+        self, client: httpx.Client, member: httpx.Client, server: Server, since: str
+    ) -> None:
+        id = begun(member, server)
+        file = {"file": ("own.txt", b"A line of one's own.", "text/plain")}
+        added = member.post(f"{CHAT}/files", data={"session_id": id}, files=file).json()["data"]
+        for who in (member, client):
+            assert who.get(f"{CHAT}/files/{added['id']}").status_code == 200
+        assert told_of(client, since) == [("read", "session", id)]
+
+    def test_with_a_bot_its_visitors_conversations_go_each_with_a_row(
+        self, client: httpx.Client, server: Server, persona: dict[str, Any], since: str
+    ) -> None:
+        body = {"name": "Short-lived", "persona_id": persona["id"]}
+        bot = client.post(f"{CHAT}/bots", json=body).json()
+        with server.database() as db:
+            of = {"tenant_id": server.tenant["tenant_id"], "stack_id": server.tenant["stack_id"]}
+            rows = [ChatSession(**of, bot_id=bot["id"], visitor_id=new_id()) for _ in range(3)]
+            db.add_all(rows)
+            db.flush()
+            ids = sorted(row.id for row in rows)
+        listed = client.get(f"{CHAT}/bots/{bot['id']}/sessions")
+        assert listed.json()["count"] == 3
+        assert client.delete(f"{CHAT}/bots/{bot['id']}").status_code == 204
+        told = told_of(client, since, object_type="session")
+        assert told[0] == ("read", "session", None)
+        assert sorted(id or "" for _, _, id in told[1:]) == ids
+        assert {action for action, _, _ in told[1:]} == {"delete"}
+
+
+def test_a_tenants_end_is_told_and_stays(
+    server: Server, operator_key: str, connect: Callable[..., httpx.Client]
+) -> None:
+    tenant, operator = server.bootstrap("Soon gone"), connect(operator_key)
+    at = f"/api/v1/tenants/{tenant['tenant_id']}"
+    assert operator.patch(at, json={"is_active": False}).status_code == 200
+    assert operator.delete(at).status_code == 204
+    with server.database() as db:
+        (entry,) = db.scalars(select(AuditEntry).where(AuditEntry.object_id == tenant["tenant_id"]))
+        assert (entry.tenant_id, entry.action, entry.actor_kind) == (None, "delete", "operator")
+
+
+REFUSED: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "a member who invites": ("POST", "/api/v1/tenants/users", {"email": "a@example.com", "role": "member"}),
+    "a member who lists people": ("GET", "/api/v1/tenants/users", None),
+    "a member who makes an index": ("POST", f"{CHAT}/knowledge/indices", {"name": "No"}),
+    "a member who makes a webhook": (
+        "POST",
+        "/api/v1/webhooks",
+        {"url": "https://a.example", "event_types": []},
+    ),
+    "a tenant's person who makes a tenant": ("POST", "/api/v1/tenants", {"name": "No"}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_scopes_refuse_has_a_row(
+    case: str, client: httpx.Client, member: httpx.Client, since: str
+) -> None:
+    method, path, body = REFUSED[case]
+    assert member.request(method, path, json=body).status_code == 403
+    assert [action for action, _, _ in told_of(client, since)] == ["refused"]
+
+
+def test_what_a_rule_refuses_an_administrator_has_a_row_and_changes_nothing(
+    client: httpx.Client, client_with: Callable[..., httpx.Client], server: Server, since: str
+) -> None:
+    admin, owner = client_with(role="admin"), server.tenant["user_id"]
+    at = f"/api/v1/tenants/users/{owner}"
+    for answer in (
+        admin.patch(at, json={"role": "member"}),
+        admin.delete(at),
+        admin.post(f"{at}/erase"),
+        admin.post("/api/v1/tenants/users", json={"email": "b@example.com", "role": "owner"}),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
+    assert told_of(client, since) == [
+        *[("refused", "tenants", owner)] * 3,
+        ("refused", "tenants", None),
+    ]

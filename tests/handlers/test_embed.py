@@ -16,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from models.audit import AuditEntry
 from models.base import now
 from models.bots import Bot, BotDay, BotReservation, new_public_key
 from models.chat.analytics import border
@@ -430,3 +431,5 @@ class TestLimits:
             assert db.get(ChatSession, old.session) is None
             assert db.get(ChatSession, young.session) is not None
             assert db.get(ChatSession, forever.session) is not None
+            told = db.scalars(select(AuditEntry).where(AuditEntry.object_id == old.session))
+            assert [(entry.action, entry.actor_kind) for entry in told] == [("delete", "system")]
