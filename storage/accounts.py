@@ -1,15 +1,18 @@
 """Accounts of people: finding them by address, letters to them with links that serve once, signing out.
 
-What an anonymous request asks for an address is done after its answer, so that no answer, and not the time
-it takes, tells whether the address is known.
+What an anonymous request asks for an address is done some time after its answer, so that no answer, and not
+the time that it or the next one takes, tells whether the address is known.
 """
 
 from __future__ import annotations
 
 import base64
+import time
+from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from functools import partial
+from random import SystemRandom
 
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
@@ -97,24 +100,32 @@ def use_up(db: Session, user_id: str) -> None:
 
 # -- what an anonymous request asks for
 
+SOONEST, LATEST = 0.2, 1.2
+"""Seconds after the first wish in which all that wait are seen to: done at once, a letter would slow down
+the very answer, and the next one, by a third.
+"""
+MOST_WISHES = 1000
+
 _later = ThreadPoolExecutor(1, thread_name_prefix="accounts")
-_room = BoundedSemaphore(1000)
+_wishes: deque[Callable[[], None]] = deque()
 
 
 def afterwards(work: Callable[..., None], *args: str) -> None:
     """Do something after the answer that does not depend on it."""
-    if not _room.acquire(blocking=False):
+    if len(_wishes) >= MOST_WISHES:
         raise Unavailable("Too many ask for mail at this moment.")
-    _later.submit(_guarded, work, *args)
+    _wishes.append(partial(work, *args))
+    _later.submit(_see_to_all)
 
 
-def _guarded(work: Callable[..., None], *args: str) -> None:
-    try:
-        work(*args)
-    except Exception as fault:  # whatever it is: nobody waits for this, and who gets no mail asks again
-        log.error("mail not promised", fault=type(fault).__name__)
-    finally:
-        _room.release()
+def _see_to_all() -> None:
+    if _wishes:
+        time.sleep(SystemRandom().uniform(SOONEST, LATEST))
+    while _wishes:
+        try:
+            _wishes.popleft()()
+        except Exception as fault:  # whatever it is: nobody waits for this, and who gets no mail asks again
+            log.error("mail not promised", fault=type(fault).__name__)
 
 
 def send_reset(email: str) -> None:

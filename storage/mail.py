@@ -42,14 +42,14 @@ def send(to: str, subject: str, text: str, *, id: str, tenant_id: str) -> None:
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
     mail.set_content(text)
     if settings().smtp_url is None:
-        _keep(mail, f"{tenant_id}-{id}")
+        _keep(mail, f"{id}-{tenant_id}")
     else:
         _hand_over(mail, settings().smtp_url or "")
 
 
 def forget(tenant_id: str) -> None:
     """Remove a tenant's mails from the data folder."""
-    for letter in _folder().glob(f"{tenant_id}-*.eml"):
+    for letter in _folder().glob(f"*-{tenant_id}.eml"):
         letter.unlink(missing_ok=True)
 
 

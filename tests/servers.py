@@ -123,22 +123,28 @@ class Server:
 
 
 def new_user(db: Session, tenant: Tenant, role: str, *, seated: bool = True) -> User:
-    """A user of that role, with a seat and the region of the tenant's stack."""
-    of = {"tenant_id": tenant["tenant_id"]}
+    """A user of that role, with a seat and the region of the tenant's stack unless they are to have none."""
+    address = f"{role}-{next(_numbers)}-{os.getpid()}@example.com"
+    user = User(tenant_id=tenant["tenant_id"], email=address, role=Role(role))
+    db.add(user)
+    db.flush()
+    if seated:
+        seat(db, tenant, user.id)
+    return user
+
+
+def seat(db: Session, tenant: Tenant, user_id: str) -> None:
+    """Give a user a seat and the region of the tenant's stack."""
+    of = {"tenant_id": tenant["tenant_id"], "user_id": user_id}
     stack = db.get_one(Stack, tenant["stack_id"])
     subscription = db.scalars(
         select(Subscription).where(
             Subscription.tenant_id == stack.tenant_id, Subscription.product_id == stack.product_id
         )
     ).one()
-    user = User(**of, email=f"{role}-{next(_numbers)}-{os.getpid()}@example.com", role=Role(role))
-    db.add(user)
+    db.add(Seat(**of, subscription_id=subscription.id))
+    db.add(RegionAssignment(**of, region_id=stack.region_id))
     db.flush()
-    if seated:
-        db.add(Seat(**of, subscription_id=subscription.id, user_id=user.id))
-    db.add(RegionAssignment(**of, user_id=user.id, region_id=stack.region_id))
-    db.flush()
-    return user
 
 
 @contextmanager

@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Callable
 
-from tests.benchmarks import ask, growth, http, ingest, keys, machine, scale, start, streams
+from tests.benchmarks import addresses, ask, growth, http, ingest, keys, machine, scale, start, streams
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "start": start.run,
     "http": http.run,
     "keys": keys.run,
+    "addresses": addresses.run,
     "streams": streams.run,
     "ingest": ingest.run,
     "ask": ask.run,

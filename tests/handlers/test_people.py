@@ -17,7 +17,7 @@ from models.tenancy import User
 from storage import identity
 from tests import mailbox
 from tests.contract import conformance
-from tests.servers import PASSWORD, Server
+from tests.servers import PASSWORD, Server, seat
 
 USERS, ACCEPT = "/api/v1/tenants/users", "/api/v1/auth/invitations/accept"
 _numbers = count(1)
@@ -210,6 +210,8 @@ class TestDelete:
     def test_takes_keys_and_sessions_along(self, server: Server, client: httpx.Client, connect: Any) -> None:
         person = invite(client)
         key = _key_of(server, person["id"])
+        with server.database() as db:
+            seat(db, server.tenant, person["id"])
         theirs = connect(key)
         session = theirs.post("/api/v1/chat/sessions", json={}).json()
         assert client.delete(f"{USERS}/{person['id']}").status_code == 204
