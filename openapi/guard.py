@@ -27,7 +27,7 @@ from models.errors import DomainError
 from openapi import exchange as exchanges
 from openapi.exchange import Exchange
 from openapi.sending import send_problem
-from storage import audit, metrics
+from storage import audit, files, metrics
 from storage.threads import in_thread
 
 log = structlog.get_logger("booga.request")
@@ -170,6 +170,9 @@ def _check_target(scope: Scope) -> None:
 
 def problem_of(fault: Exception, exchange: Exchange) -> Problem:
     """The problem to answer with; the unforeseen is logged with its traceback and told as 500."""
+    if files.is_full(fault):
+        log.error("disk full", operation=exchange.operation.id if exchange.operation else None)
+        fault = files.DiskFull()
     known = problems.of(fault)
     if known is not None:
         return known

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from models.errors import TooLarge, Unavailable
 from models.knowledge.library import Document
@@ -27,6 +29,7 @@ from storage.settings import settings
 _BLOCK = 1 << 20
 _ABANDONED_SECONDS = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_OF_POSTGRESQL = "53100"
 _LOCK_SPACE = 0x626F_6F67
 """Sets our advisory locks in PostgreSQL apart from anybody else's."""
 
@@ -35,6 +38,17 @@ class DiskFull(Unavailable):
     """The file system takes no more bytes; nothing of the upload was kept."""
 
     retry_after = 60
+
+    def __init__(self) -> None:
+        super().__init__("The server's disk is full. Nothing was kept; try again later.")
+
+
+def is_full(fault: BaseException) -> bool:
+    """Whether the file system, or the database's, took no more bytes."""
+    if isinstance(fault, DBAPIError):
+        kind = getattr(fault.orig, "sqlite_errorcode", 0) & 0xFF
+        return kind == sqlite3.SQLITE_FULL or getattr(fault.orig, "sqlstate", None) == _FULL_OF_POSTGRESQL
+    return isinstance(fault, OSError) and fault.errno in _FULL
 
 
 @dataclass(slots=True)
@@ -147,6 +161,6 @@ def clear_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        if fault.errno in _FULL:
-            raise DiskFull("The server's disk is full. Nothing was kept; try again later.") from fault
+        if is_full(fault):
+            raise DiskFull from fault
         raise

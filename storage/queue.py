@@ -28,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from models.base import new_id, now
 from models.errors import Conflict, Unavailable
 from models.work import JOB_ATTEMPTS, JOB_LEASE, Job, JobStatus, backoff
+from storage import files
 from storage.database import Session, platform
 from storage.settings import settings
 
@@ -282,6 +283,9 @@ class Runner:
         except Unavailable as fault:
             self._postpone(work, fault.detail)
         except Exception as fault:  # a job's fault, whatever it is, is told in its row and in the log
+            if files.is_full(fault):
+                self._postpone(work, "The server's disk is full.")
+                return
             told = _described(fault)
             _log.error("job_failed", kind=name, subject_id=work.subject_id, attempt=work.attempt, fault=told)
             if work.attempt >= JOB_ATTEMPTS:
