@@ -6,6 +6,7 @@ import re
 import secrets
 import string
 from datetime import date
+from ipaddress import IPv6Address
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, String, UniqueConstraint
@@ -88,6 +89,15 @@ def check_origin(origin: str, pointer: str) -> None:
         raise RuleBroken(detail, pointer=pointer)
     if port is not None and int(port[1]) > 65_535:
         raise RuleBroken("There is no such port.", pointer=pointer)
+    if place.startswith("[") and not _is_ipv6(place[1 : place.index("]")]):
+        raise RuleBroken("This is no IPv6 address as browsers write it (RFC 5952).", pointer=pointer)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return str(IPv6Address(text)) == text
+    except ValueError:
+        return False
 
 
 class BotDay(TenantOwned, Base):

@@ -111,6 +111,10 @@ class TestFields:
             ("https://a.example:443", 422),
             ("http://a.example:80", 422),
             ("https://a.example:99999", 422),
+            ("http://[2001:db8::8a2e:370]", 200),
+            ("http://[3]", 422),
+            ("http://[0:0:0:0:0:0:0:1]", 422),
+            ("http://[::::]:80", 422),
         ],
     )
     def test_origins_are_exact(
