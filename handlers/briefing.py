@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import Table, bindparam, select
 
 from handlers import turns
 from handlers.schemas.search import citation_of, citation_of_page
@@ -185,12 +185,17 @@ class Briefing:
         )
 
 
+_PERSONAS = cast(Table, Persona.__table__).c
+_VERSION = select(_PERSONAS.version).where(
+    _PERSONAS.id == bindparam("id"), _PERSONAS.tenant_id == bindparam("tenant_id")
+)
 _briefings: dict[tuple[str, int], Briefing] = {}
 
 
 def briefing_of(db: Session, persona_id: str) -> Briefing:
     """The briefing on a persona as it stands now."""
-    version = db.scalar(select(Persona.version).where(Persona.id == persona_id))
+    asked = {"id": persona_id, "tenant_id": db.tenant_id}
+    version = db.connection().execute(_VERSION, asked).scalar()
     if version is None:
         raise NotFound()
     known = _briefings.get((persona_id, version))

@@ -154,7 +154,7 @@ def _session(db: Session, visit: Visit, id: str, *, lock: bool = False) -> ChatS
 def _begin(visit: Visit, id: str, body: dict[str, Any]) -> Order:
     """Write question and empty reply, set its tokens aside, and gather what the turn needs."""
     began = time.monotonic()
-    with transaction(caller()) as db:
+    with transaction(caller(), followed=True) as db:
         session = _session(db, visit, id, lock=True)
         session.accept_question()
         configuration = effective(db, session.stack_id)

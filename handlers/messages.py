@@ -258,7 +258,7 @@ def _turn(
     write: Callable[[Session, ChatSession, int], tuple[Begun, str]],
 ) -> Order | Stored:
     began = time.monotonic()
-    with transaction(caller()) as db:
+    with transaction(caller(), followed=True) as db:
         session = reach.session(db, id, lock=True)
         if replay is not None:
             earlier = replay.message_id(db)

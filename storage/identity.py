@@ -22,7 +22,7 @@ from models.access import ApiKey, Caller, SignIn, digest, effective_scopes, is_w
 from models.base import Entity, now
 from models.tenancy import Subscription, Tenant, User
 from storage import tokens
-from storage.database import Session, engine, platform
+from storage.database import Session, look, platform
 
 log = structlog.get_logger("booga.identity")
 
@@ -136,11 +136,6 @@ _BY_SIGN_IN = _with_rights(_table(SignIn)).where(
 )
 
 
-def _rows(query: Select[Any], **values: Any) -> list[Row[Any]]:
-    with engine().connect().execution_options(writes=False) as connection:
-        return list(connection.execute(query, {"at": now(), **values}))
-
-
 def _caller(
     rows: list[Row[Any]], scopes: list[str] | None, *, rate_limit: int | None = None, **origin: str
 ) -> Caller:
@@ -160,7 +155,7 @@ def _caller(
 def _of_key(key: str) -> Caller | None:
     if not is_well_formed(key):
         return None
-    rows = _rows(_BY_KEY, digest=digest(key))
+    rows = look(_BY_KEY, {"at": now(), "digest": digest(key)})
     if not rows:
         return None
     found = rows[0]
@@ -173,7 +168,7 @@ def _of_token(token: str) -> Caller | None:
     claims = tokens.read_access_token(token)
     if claims is None:
         return None
-    rows = _rows(_BY_SIGN_IN, sign_in_id=claims.sign_in_id)
+    rows = look(_BY_SIGN_IN, {"at": now(), "sign_in_id": claims.sign_in_id})
     if not rows or (rows[0].user_id, rows[0].tenant_id) != (claims.user_id, claims.tenant_id):
         return None
     return _caller(rows, None, sign_in_id=claims.sign_in_id)

@@ -438,7 +438,8 @@ class _Call:
                 "/chat/completions",
                 body=self._parameters(),
                 cast_to=httpx2.Response,
-                options={"timeout": timeout},
+                # The client would draw a key at random for each call, and it is not sent (see `_Only`).
+                options={"timeout": timeout, "idempotency_key": "unused"},
                 stream=True,
                 stream_cls=AsyncStream[Any],
             )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Table, bindparam, func, select, update
 from sqlalchemy import delete as remove
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -55,11 +56,15 @@ def check_room(db: Session, tenant_id: str) -> None:
         raise QuotaExhausted(f"The tenant may keep {tenant.max_storage_bytes} bytes of documents.")
 
 
+_TENANTS = cast(Table, Tenant.__table__).c
+_LIMIT = select(_TENANTS.max_tokens_per_day).where(_TENANTS.id == bindparam("tenant_id"))
+
+
 def admit(of: OfTenant, reply_id: str, tokens: int) -> None:
     """Have room for a reply that may spend ``tokens``, within the caller's transaction if there is one."""
     with reading(of) as db:
-        is_limited = db.scalar(select(Tenant.max_tokens_per_day).where(Tenant.id == of.tenant_id)) is not None
-    if is_limited:
+        limit = db.connection().execute(_LIMIT, {"tenant_id": of.tenant_id}).scalar()
+    if limit is not None:
         with transaction(of) as db:
             reserve(db, of.tenant_id, reply_id, tokens)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,11 +148,12 @@ def plan(db: Session, statement: str, parameters: Any) -> list[str]:
 
 
 def whole_tables(lines: list[str]) -> list[str]:
-    """The lines of a plan that read all messages or all conversations there are."""
-    from_end_to_end = (
-        "SCAN messages",
-        "SCAN chat_sessions",
-        "Seq Scan on messages",
-        "Seq Scan on chat_sessions",
-    )
-    return [line for line in lines if line.removeprefix("->  ").startswith(from_end_to_end)]
+    """The lines of a plan that read all rows there are of a table that grows with its use."""
+    growing = "messages|chat_sessions|citations|documents|chunks|keyword_postings|usage_hours|latency_hours"
+    from_end_to_end = re.compile(rf"(-> *)?(Parallel )?(SCAN|Seq Scan on) ({growing})\b")
+    return [line for line in lines if from_end_to_end.match(line)]
+
+
+def whole_tenants(lines: list[str]) -> list[str]:
+    """The lines of SQLite's plan that read all rows of a tenant."""
+    return [line for line in lines if line.endswith("(tenant_id=?)")]

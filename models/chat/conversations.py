@@ -79,11 +79,12 @@ class ChatSession(TenantOwned, Entity):
         if self.status == SessionStatus.ARCHIVED:
             raise RuleBroken("This session is archived. Set its status to active to go on.")
 
-    def title_from(self, question: str) -> None:
-        """Name the session after its first question, unless it was named."""
-        if not self.title:
-            words = " ".join(question.split())
-            self.title = words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
+    def title_from(self, question: str) -> str:
+        """Its title; where it was not named yet, after its first question."""
+        if self.title:
+            return self.title
+        words = " ".join(question.split())
+        return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
 class ChatMessage(TenantOwned, Entity):

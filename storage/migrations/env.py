@@ -22,6 +22,7 @@ import models.webhooks
 import models.work  # noqa: F401 - imported for their tables
 from models.base import Base, Instant
 from storage.database import engine
+from storage.migrations import statistics
 
 LOCK = 7_262_110
 
@@ -47,6 +48,7 @@ with engine().connect() as connection:
         connection=connection, target_metadata=Base.metadata, compare_type=True, render_item=render
     )
     context.run_migrations()
+    statistics.tell(connection)
     connection.commit()
     if connection.dialect.name == "sqlite":
         connection.invalidate()

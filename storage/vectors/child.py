@@ -40,7 +40,7 @@ def main() -> None:
     os.umask(0o077)
     connection = Connection(int(sys.argv[1]))
     store = _Store(url=sys.argv[2] or None, folder=Path(sys.argv[3]))
-    sending = threading.Lock()
+    sending, receiving = threading.Lock(), threading.Lock()
 
     def answer(frame: bytes) -> None:
         head, _, payload = frame.partition(b"\n")
@@ -53,13 +53,20 @@ def main() -> None:
         with sending:
             connection.send_bytes(json.dumps(reply).encode())
 
+    def work() -> None:
+        # Who takes a request answers it: handing it on to another thread takes as long as a small search.
+        while True:
+            with receiving:
+                try:
+                    frame = connection.recv_bytes()
+                except (EOFError, OSError):
+                    return
+            answer(frame)
+
     with ThreadPoolExecutor(_THREADS) as pool:
         pool.submit(store.open)
-        while True:
-            try:
-                pool.submit(answer, connection.recv_bytes())
-            except (EOFError, OSError):
-                break
+        for _ in range(_THREADS):
+            pool.submit(work)
 
 
 class _Store:

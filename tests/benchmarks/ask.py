@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from tests.benchmarks import documents, table
 from tests.benchmarks.installation import API, client_of, serving
+from tests.benchmarks.load import request
 from tests.fakes.provider import FakeProvider
+from tests.servers import Server
 
 MADE = 7
 ROUNDS = 40
@@ -37,7 +42,7 @@ def run() -> None:
             measured = []
             for number in range(ROUNDS + len(QUESTIONS)):
                 fake.forget()
-                found = _ask(client, fake, persona, QUESTIONS[number % len(QUESTIONS)])
+                found = _ask(server, client, fake, persona, QUESTIONS[number % len(QUESTIONS)])
                 if number >= len(QUESTIONS):  # before, each question is new
                     measured.append(found)
     called, retrieval, first = zip(*measured, strict=True)
@@ -84,24 +89,30 @@ def _persona(client: httpx.Client, index: str) -> str:
     return found
 
 
-def _ask(client: httpx.Client, fake: FakeProvider, persona: str, question: str) -> tuple[float, float, float]:
+def _ask(
+    server: Server, client: httpx.Client, fake: FakeProvider, persona: str, question: str
+) -> tuple[float, float, float]:
     """Until the call, of which retrieval, and until the first token; milliseconds."""
     session = client.post(f"{API}/sessions", json={"persona_id": persona, "model": "fake"}).json()["id"]
-    began, first, retrieval = time.monotonic(), None, None
     path = f"{API}/sessions/{session}/messages/stream"
-    event = ""
-    with client.stream("POST", path, json={"content": question}) as response:
-        for line in response.iter_lines():
-            if line.startswith("event: "):
-                event = line
-                if first is None and event == "event: message.delta":
-                    first = time.monotonic()
-            elif line.startswith("data: ") and event == "event: retrieval.completed":
-                told = json.loads(line[6:])
-                assert told["searched"], told
-                assert not told["degraded"], told
-                retrieval = told["timings"]["retrieval_ms"]
-    call = fake.wait_requests(1)[-1]
+    asking = request("POST", path, {"X-API-Key": server.api_key}, {"content": question}).encode()
+    where = urlsplit(server.url)
+    answer, first = b"", None
+    # Bytes on a socket: what an HTTP library takes to send them is not the server's.
+    with socket.create_connection((where.hostname, where.port)) as line:
+        began = time.monotonic()
+        line.sendall(asking)
+        while not answer.endswith(b"\r\n0\r\n\r\n"):
+            part = line.recv(65_536)
+            assert part, f"the answer broke off: {answer!r}"
+            answer += part
+            if first is None and b"event: message.delta" in answer:
+                first = time.monotonic()
     assert first is not None, f"no answer to {question}"
-    assert retrieval is not None, f"nothing was searched for {question}"
-    return (call.received_at - began) * 1000, retrieval, (first - began) * 1000
+    retrieved = re.search(rb"event: retrieval.completed\ndata: (.*)", answer)
+    assert retrieved is not None, f"nothing was searched for {question}"
+    told = json.loads(retrieved[1])
+    assert told["searched"], told
+    assert not told["degraded"], told
+    call = fake.wait_requests(1)[-1]
+    return (call.received_at - began) * 1000, told["timings"]["retrieval_ms"], (first - began) * 1000

@@ -12,7 +12,7 @@ from tests.benchmarks.load import Answer, Load, Slot, Step, request
 from tests.servers import Server
 
 ROUNDS = 5
-KEYS = 200
+KEYS = 1000
 LOGINS = 20
 FORGOTTEN = 0.7
 """Seconds after which no verdict on a key is remembered (it is for half a second)."""

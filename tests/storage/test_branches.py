@@ -77,3 +77,16 @@ def test_first_pages_and_figures_read_no_table_from_end_to_end(of: Crowded) -> N
             for statement, parameters in sent:
                 lines = scale.plan(db, statement, parameters)
                 assert not scale.whole_tables(lines), (name, lines)
+
+
+def test_to_ask_reads_neither_all_of_a_table_nor_all_of_a_tenant(of: Crowded) -> None:
+    with transaction(of) as db:
+        with scale.statements() as sent:
+            _ask(db, of)
+            _again(db, of)
+        if db.connection().dialect.name == "postgresql":
+            db.execute(text("SET LOCAL enable_seqscan = off"))
+        assert len(sent) > 5
+        for statement, parameters in sent:
+            lines = scale.plan(db, statement, parameters)
+            assert not scale.whole_tables(lines) + scale.whole_tenants(lines), (statement, lines)

@@ -15,7 +15,7 @@ from models.access import ApiKey, SignIn, digest
 from models.base import now
 from models.tenancy import Subscription, Tenant, User
 from storage import identity, tokens
-from storage.database import engine, platform
+from storage.database import engine, look, platform
 
 
 @pytest.fixture
@@ -184,14 +184,13 @@ def test_what_was_read_before_a_change_is_not_remembered_after_it(
     made: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A change that is committed while another thread still holds the old answer in its hands."""
-    rows = identity._rows
 
-    def read_and_dawdle(*given: Any, **values: Any) -> Any:
-        found = rows(*given, **values)
+    def read_and_dawdle(*asked: Any) -> Any:
+        found = look(*asked)
         with platform() as db:
             db.execute(update(ApiKey).values(revoked_at=now()))
         return found
 
-    monkeypatch.setattr(identity, "_rows", read_and_dawdle)
+    monkeypatch.setattr(identity, "look", read_and_dawdle)
     assert identity.caller_of(made["api_key"]) is not None
     assert identity.remembered(made["api_key"]) is None
