@@ -166,8 +166,7 @@ class Briefing:
             threshold=configuration["default_score_threshold"] if threshold is None else threshold,
         )
         # What words alone would find is not shown as if the documents had been searched.
-        sources = [] if found.away else turns.numbered(found.hits)
-        hits = found.hits[: len(sources)]
+        hits = [] if found.away else found.hits
         facts = {
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
             "mode": found.mode,
@@ -179,7 +178,9 @@ class Briefing:
             ],
         }
         return (
-            Evidence(sources, found.searched and not found.away, found.degraded, asked, found.away),
+            Evidence(
+                turns.numbered(hits), found.searched and not found.away, found.degraded, asked, found.away
+            ),
             [citation_of(hit) for hit in hits],
             facts,
         )

@@ -21,7 +21,7 @@ from handlers.visits import Visit
 from models.chat import rewriting
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
 from models.chat.ports import estimate_tokens
-from models.chat.prompts import CITING, PASSAGE_TOKENS
+from models.chat.prompts import CITING
 from models.configuration import Effective
 from models.errors import FeatureDisabled, NotFound
 from storage import conversations, events, quotas, visitors
@@ -205,7 +205,7 @@ def _prompt_tokens(persona: Briefing, begun: Begun, question: str, configuration
     """The most that the turn's prompt may take, by estimate: nothing is searched yet."""
     said = [persona.instructions.system_prompt, question, *(message.content for message in begun.history)]
     most = persona.max_documents or configuration["default_max_documents"]
-    passages = min(PASSAGE_TOKENS, most * PASSAGE) if persona.reads else 0
+    passages = most * PASSAGE if persona.reads else 0
     asked = (
         rewriting.most_tokens(question, begun.history) if persona.asks_first(question, begun.history) else 0
     )

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from handlers.problems import Problem
 from handlers.replies import event
 from models.base import now
 from models.chat import engine, rewriting
+from models.chat.context import Calibration, Room
 from models.chat.conversations import MessageStatus
 from models.chat.engine import Reply
 from models.chat.extractive import ExtractiveProvider
@@ -40,10 +41,10 @@ from models.chat.ports import (
     estimated_usage,
     stream_with_fallback,
 )
-from models.chat.prompts import UNSEARCHABLE, Evidence, Instructions, compose, fitting
+from models.chat.prompts import UNSEARCHABLE, Evidence, Fitted, Instructions, compose
 from models.chat.rewriting import Rewriting
 from models.knowledge.numbers import figures_in
-from storage import admission, configurations, conversations, metrics
+from storage import admission, configurations, conversations, metrics, tokenizing
 from storage.admission import Place
 from storage.conversations import Ending, Progress, Retrieval
 from storage.provision import BUILT_IN
@@ -222,14 +223,10 @@ class Turn:
         if guard is not None:
             self.order.facts["filtering"] = guard.facts
             await guard.check(self.order.question)
-        evidence, facts = Evidence(), UNSEARCHED
-        if self.order.search is not None:
-            if self.order.asks_first:
-                await self._rewrite()
-            rewritten = self.reply.rewriting.question if self.reply.rewriting else None
-            evidence, self.reply.citations, facts = await in_thread(self.order.search, rewritten)
-            if self.reply.rewriting is not None:
-                facts["rewriting"] = self.reply.rewriting.facts()
+        if self.order.asks_first:
+            await self._rewrite()
+        evidence, fitted, facts = await in_thread(self._prepare)
+        self.prompt = fitted.prompt
         self.order.facts |= facts
         self.reply.answer_status = evidence.answer_status
         self.reply.retrieved = {
@@ -240,7 +237,6 @@ class Turn:
         }
         self._house.retrieved(self)
         self._wake()
-        self.prompt = compose(self.order.instructions, self.order.history, self.order.question, evidence)
         parts = stream_with_fallback(self.order.candidates, self.prompt, self._attempted)
         try:
             async with aclosing(parts):
@@ -255,7 +251,24 @@ class Turn:
             await self._finish(guard)
             raise
         await self._finish(guard)
+        self._house.learn(self, fitted.counted)
         await self._check_figures()
+
+    def _prepare(self) -> tuple[Evidence, Fitted, dict[str, Any]]:
+        """Search, and make the prompt of what was found and fits. In a thread: both compute."""
+        order, rewritten = self.order, self.reply.rewriting
+        evidence, facts = Evidence(), dict(UNSEARCHED)
+        if order.search is not None:
+            evidence, self.reply.citations, facts = order.search(rewritten.question if rewritten else None)
+        room = self._house.room(order)
+        fitted = compose(order.instructions, order.history, order.question, evidence, room)
+        given = len(fitted.prompt.sources)
+        self.reply.citations = self.reply.citations[:given]
+        facts["hits"] = [hit for hit in facts.get("hits", []) if hit["number"] <= given]
+        facts["prompt"] = {**fitted.facts(), "counted_by": tokenizing.name() if room.window else "estimate"}
+        if rewritten is not None:
+            facts["rewriting"] = rewritten.facts()
+        return replace(evidence, sources=fitted.prompt.sources), fitted, facts
 
     async def _rewrite(self) -> None:
         """Ask the first provider for the question as it stands alone. Its faults leave that to the rule."""
@@ -370,6 +383,19 @@ class House:
         self._writer: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._calibration = Calibration()
+
+    def room(self, order: Order) -> Room:
+        """What the prompt of a turn may take."""
+        model = order.instructions.chat_model
+        return self._calibration.room(order.tenant_id, order.candidates, tokenizing.count, model)
+
+    def learn(self, turn: Turn, counted: int) -> None:
+        """Hold our count of a prompt against that of the model that answered."""
+        usage, by = turn.reply.usage, turn.reply.attempts[-1]
+        if usage is not None and usage.source == "provider":
+            model = (turn.order.tenant_id, by.provider, by.chat_model)
+            self._calibration.learn(model, counted, usage.prompt_tokens)
 
     def open(self) -> None:
         """Begin to write behind, to sweep and to watch."""
@@ -673,19 +699,10 @@ def numbered_pages(citations: Sequence[dict[str, Any]]) -> list[Source]:
 
 
 def numbered(hits: Sequence[Any]) -> list[Source]:
-    """Search hits as the passages of a prompt, cut to what fits."""
-    return fitting(
-        [
-            Source(
-                hit.number,
-                hit.document_name,
-                hit.page,
-                hit.sheet,
-                hit.cell,
-                hit.heading,
-                hit.quote,
-                hit.score,
-            )
-            for hit in hits
-        ]
-    )
+    """Search hits as the passages of a prompt."""
+    return [
+        Source(
+            hit.number, hit.document_name, hit.page, hit.sheet, hit.cell, hit.heading, hit.quote, hit.score
+        )
+        for hit in hits
+    ]

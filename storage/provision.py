@@ -20,6 +20,7 @@ import structlog
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Table, bindparam, select
 
+from models.chat.context import DEFAULT_WINDOW
 from models.chat.extractive import ExtractiveProvider
 from models.chat.ports import Candidate, Message, Price, Prompt, ProviderError, TextDelta
 from models.chat.providers import OPENAI_URL, Kind, LlmProvider, hint_of, origin_of, price_of
@@ -42,6 +43,14 @@ TRIAL_SECONDS = 9.0
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What is known of a model: its price, and the tokens that its context takes."""
+
+    price: Price | None = None
+    context_window: int = DEFAULT_WINDOW
+
+
+@dataclass(frozen=True, slots=True)
 class Own:
     """A provider of a tenant's table, as turns need it."""
 
@@ -49,13 +58,16 @@ class Own:
     kind: str
     url: str
     sealed_key: bytes | None
-    models: dict[str, Price | None]
+    models: dict[str, Offer]
     is_active: bool
 
     @classmethod
     def of(cls, row: Any) -> Own:
         """From a row of the table."""
-        models = {model["name"]: price_of(model) for model in row.models}
+        models = {
+            model["name"]: Offer(price_of(model), model.get("context_window") or DEFAULT_WINDOW)
+            for model in row.models
+        }
         return cls(row.name, row.kind, row.base_url or OPENAI_URL, row.sealed_key, models, row.is_active)
 
     def provider(self, patience: float) -> OpenAIProvider:
@@ -73,11 +85,12 @@ class Own:
     def candidate(self, chat_model: str | None, patience: float) -> Candidate:
         """Itself in the order of fallback, asked for that model, or for its first one."""
         model = chat_model or next(iter(self.models), None)
+        offer = self.models.get(model or "", Offer())
         if self.kind == Kind.EXTRACTIVE:
-            return Candidate(ExtractiveProvider(self.name), "extractive", self.models.get(model or ""))
+            return Candidate(ExtractiveProvider(self.name), "extractive", offer.price)
         if model is None:
             raise RuleBroken(f"No chat model is named, and the provider {self.name} lists none.")
-        return Candidate(self.provider(patience), model, self.models.get(model))
+        return Candidate(self.provider(patience), model, offer.price, offer.context_window)
 
 
 # -- keys
@@ -188,7 +201,9 @@ def _built_in(name: str, chat_model: str | None) -> Candidate:
     provider = OpenAIProvider(
         "openai", settings().openai_base_url or OPENAI_URL, settings().openai_api_key or "none"
     )
-    return Candidate(provider, chat_model or settings().openai_model)
+    return Candidate(
+        provider, chat_model or settings().openai_model, context_window=settings().openai_context_window
+    )
 
 
 # -- trying one out

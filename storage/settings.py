@@ -33,6 +33,7 @@ class Settings:
     openai_api_key: str | None = field(repr=False)
     openai_base_url: str | None
     openai_model: str
+    openai_context_window: int
     embeddings: str
     embeddings_dir: Path | None
     embeddings_model: str
@@ -167,6 +168,7 @@ def read() -> Settings:
         openai_api_key=openai_api_key,
         openai_base_url=openai_base_url,
         openai_model=os.environ.get("BOOGA_OPENAI_MODEL", "").strip() or "gpt-4o-mini",
+        openai_context_window=_number("BOOGA_OPENAI_CONTEXT_WINDOW", 8192, 512, 10_000_000),
         embeddings=embeddings,
         embeddings_dir=Path(embeddings_dir) if embeddings_dir else None,
         embeddings_model=os.environ.get("BOOGA_EMBEDDINGS_MODEL", "").strip() or "text-embedding-3-small",

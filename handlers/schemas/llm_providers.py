@@ -13,6 +13,7 @@ class LlmModel(Wire):
     name = fields.String()
     input_price = fields.Float()
     output_price = fields.Float()
+    context_window = fields.Function(lambda model: model.get("context_window"))
 
 
 class LlmProvider(Wire):

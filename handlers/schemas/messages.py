@@ -47,6 +47,7 @@ class Trace(Wire):
     configuration = fields.Raw()
     filtering = fields.Raw()
     retrieval = fields.Raw()
+    prompt = fields.Raw()
     providers = fields.Raw()
     attempts = fields.Raw()
     finish_reason = fields.String()
@@ -71,6 +72,7 @@ def trace_of(row: Any) -> dict[str, Any]:
             "filtering": kept.get("filtering"),
             "configuration": kept.get("configuration", {"values": {}, "origins": {}}),
             "retrieval": {**searched, "answer_status": row.answer_status, "hits": kept.get("hits", [])},
+            "prompt": kept.get("prompt"),
             **{name: kept[name] for name in ("providers", "attempts", "finish_reason", "dropped_citations")},
             "usage": row.usage,
             "cost": row.cost,

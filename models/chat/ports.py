@@ -156,12 +156,14 @@ class Price:
 class Candidate:
     """A provider in the order of fallback, and the model to ask it for (the prompt's own when None).
 
-    `price` is None where nobody told it.
+    `price` is None where nobody told it, `context_window` (tokens of prompt and answer together) where the
+    provider reads no prompt.
     """
 
     provider: Provider
     chat_model: str | None = None
     price: Price | None = None
+    context_window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

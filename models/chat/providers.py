@@ -40,8 +40,9 @@ def hint_of(key: str) -> str:
 
 
 class LlmProvider(TenantOwned, Entity):
-    """A provider of a tenant. ``models`` are ``{"name", "input_price", "output_price"}``, the first of them
-    for personas that name the provider and no model; ``sealed_key`` is the key with the origin it is for.
+    """A provider of a tenant. ``models`` are ``{"name", "input_price", "output_price", "context_window"}``,
+    the first of them for personas that name the provider and no model; ``sealed_key`` is the key with the
+    origin that it is for.
     """
 
     __tablename__ = "llm_providers"
@@ -85,14 +86,14 @@ def check_fields(kind: str, base_url: str | None, api_key: str | None) -> None:
 
 
 def offered(models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The list of models as it is kept: each once, with both prices or null."""
+    """The list of models as it is kept: each once, with prices and context window or null."""
     seen: set[str] = set()
     kept = []
     for position, model in enumerate(models):
         if model["name"] in seen:
             raise RuleBroken("The model stands in the list already.", pointer=f"/models/{position}/name")
         seen.add(model["name"])
-        kept.append({"input_price": None, "output_price": None, **model})
+        kept.append({"input_price": None, "output_price": None, "context_window": None, **model})
     return kept
 
 

@@ -55,10 +55,9 @@ class OfflineEmbedder:
         precision: graph.Precision = "int8",
     ) -> None:
         self._folder = folder or packaged_folder()
-        for name in (WEIGHTS_FILE, TOKENIZER_FILE):
-            if not (self._folder / name).is_file():
-                raise EmbeddingFailure(f"the embedding model's file {self._folder / name} is missing")
-        _check(self._folder / TOKENIZER_FILE, None if folder else TOKENIZER_SHA256)
+        if not (self._folder / WEIGHTS_FILE).is_file():
+            raise EmbeddingFailure(f"the embedding model's file {self._folder / WEIGHTS_FILE} is missing")
+        tokenizer_file(folder)
         self._weights_sha256 = _check(self._folder / WEIGHTS_FILE, None) if folder else WEIGHTS_SHA256
         self._pinned = folder is None
         self._precision: graph.Precision = precision
@@ -123,6 +122,15 @@ class OfflineEmbedder:
             raise
         except Exception as error:  # as above; whatever it is, there are no vectors
             raise EmbeddingFailure(f"the embedding model cannot be loaded: {error}") from error
+
+
+def tokenizer_file(folder: Path | None = None) -> Path:
+    """The tokenizer that comes with the weights, checked like them. Raises EmbeddingFailure without it."""
+    path = (folder or packaged_folder()) / TOKENIZER_FILE
+    if not path.is_file():
+        raise EmbeddingFailure(f"the embedding model's file {path} is missing")
+    _check(path, None if folder else TOKENIZER_SHA256)
+    return path
 
 
 def packaged_folder() -> Path:

@@ -77,6 +77,8 @@ class Behaviour:
     usage: bool = True  # report usage when asked to
     done: bool = True  # end with [DONE]
     finish: str = "stop"  # the finish reason
+    weight: float = 1.0  # how many tokens it counts a word of the prompt for
+    context: int = 0  # answer 400 to a prompt of more tokens
     echo: bool = False  # reply with the last user message
     cite: int = 0  # cite [1] to [n]
     reasoning: int = 0  # so many reasoning deltas before the text
@@ -366,8 +368,12 @@ class _Connection(asyncio.Protocol):
             extra = f"Retry-After: {how.retry_after}\r\n" if how.retry_after else ""
             self.fail(how.status, how.message, "told_to_fail", extra=extra)
             return
+        told = prompt_tokens(body, how.weight)
+        if how.context and told > how.context:
+            self.fail(400, f"The prompt has {told} tokens.", "context_length_exceeded")
+            return
         words = reply_words(how, question, body.get("max_tokens") or body.get("max_completion_tokens"))
-        usage = {"prompt_tokens": prompt_tokens(body), "completion_tokens": len(words)}
+        usage = {"prompt_tokens": told, "completion_tokens": len(words)}
         usage["total_tokens"] = sum(usage.values())
         if how.answer == "html":
             self.send(200, b"<!doctype html><title>Sign in</title>", "text/html")
@@ -540,9 +546,9 @@ def reply_words(how: Behaviour, question: str, limit: int | None) -> list[str]:
     return words[:limit]
 
 
-def prompt_tokens(body: dict[str, Any]) -> int:
-    """A count that a test can repeat: the blanks-separated words of all messages."""
-    return sum(len(message["content"].split()) for message in body["messages"])
+def prompt_tokens(body: dict[str, Any], weight: float = 1.0) -> int:
+    """A count that a test can repeat: the blanks-separated words of all messages, so many tokens each."""
+    return round(weight * sum(len(message["content"].split()) for message in body["messages"]))
 
 
 def completion(model: str, words: list[str], how: Behaviour, usage: dict[str, int] | None) -> dict[str, Any]:

@@ -117,11 +117,15 @@ class TestFields:
 
     def test_what_came_is_kept(self, client: httpx.Client, make: Make) -> None:
         given = {"base_url": "https://1.1.1.1/v1", "order": 3, "is_active": False}
-        made = make(api_key=KEY, models=[{"name": "m", "input_price": 2.5}, {"name": "n"}], **given)
+        made = make(
+            api_key=KEY,
+            models=[{"name": "m", "input_price": 2.5}, {"name": "n", "context_window": 4096}],
+            **given,
+        )
         assert {name: made[name] for name in given} == given
         assert made["models"] == [
-            {"name": "m", "input_price": 2.5, "output_price": None},
-            {"name": "n", "input_price": None, "output_price": None},
+            {"name": "m", "input_price": 2.5, "output_price": None, "context_window": None},
+            {"name": "n", "input_price": None, "output_price": None, "context_window": 4096},
         ]
         assert made["api_key_hint"] == "Qz81"
         assert "api_key" not in made
