@@ -17,7 +17,7 @@ from models.base import now
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound
 from models.tenancy import PLATFORM, Role, Seat, Subscription, Tenant, User
-from storage import audit, queue, quotas, secrets
+from storage import accounts, audit, queue, quotas, secrets
 from storage.database import Session, reading, transaction
 from storage.quotas import FORGET_TENANT
 
@@ -44,7 +44,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
         db.put(tenant)
         if owner is not None:
             email = owner["email"].strip().lower()
-            if db.scalar(select(User.id).where(User.email == email)) is not None:
+            if accounts.is_taken(db, email):
                 raise Conflict("The address is taken.", pointer="/owner/email")
             name = owner.get("name", "")
             db.put(User(tenant_id=tenant.id, email=email, name=name, role=Role.OWNER, password_hash=hashed))

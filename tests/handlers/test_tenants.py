@@ -132,6 +132,17 @@ class TestOperators:
         assert operator.delete(f"{API}/regions/{region['id']}").status_code == 204
 
 
+    def test_an_invitation_of_somebody_elses_takes_no_address(
+        self, operator: httpx.Client, admin: httpx.Client
+    ) -> None:
+        address = f"invited-{time.time_ns()}@example.com"
+        assert admin.post(f"{API}/users", json={"email": address, "role": "member"}).status_code == 201
+        body = {"name": "Their own", "owner": {"email": address, "password": PASSWORD}}
+        assert operator.post(API, json=body).status_code == 201
+        again = operator.post(API, json=body)
+        assert (again.status_code, again.json()["errors"][0]["pointer"]) == (409, "/owner/email")
+
+
 class TestSubscriptions:
     def test_a_tenant_sees_its_own_alone(
         self, operator: httpx.Client, admin: httpx.Client, client: httpx.Client, company: Tenant
