@@ -91,7 +91,7 @@ def delete(id: str) -> None:
         check_may_touch(caller().role, user.role)
         check_can_go(user, others)
         _remove_sessions(db, user.id)
-        db.delete(user)
+        accounts.let_go(db, user)
 
 
 def _remove_sessions(db: Session, user_id: str) -> None:

@@ -13,7 +13,7 @@ from handlers.schemas import tenancy as wire
 from handlers.tenancy import changing, instant, looking, seen
 from models.base import now
 from models.errors import Conflict, NotFound, RuleBroken
-from models.tenancy import PLATFORM, Product, Subscription, Tenant
+from models.tenancy import PLATFORM, Product, Seat, Subscription, Tenant
 from storage import events
 from storage.database import Session
 
@@ -85,6 +85,9 @@ def delete(id: str) -> None:
         subscription = db.require(Subscription, id, lock=True)
         subscription.status = "cancelled"
         _tell(db, subscription)
+        for seat in db.scalars(select(Seat).where(Seat.subscription_id == subscription.id)):
+            db.delete(seat)  # one by one, so that each is audited
+        db.flush()
         db.delete(subscription)
 
 

@@ -17,11 +17,12 @@ from random import SystemRandom
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
 
-from models.access import SignIn, digest
+from models.access import ApiKey, SignIn, digest
 from models.base import now
 from models.errors import Unavailable
 from models.letters import Letter, LetterKind
-from models.tenancy import Role, Tenant, User
+from models.personas import PersonaAssignment
+from models.tenancy import RegionAssignment, Role, Seat, Tenant, User
 from storage import queue, secrets
 from storage.database import Session, platform
 from storage.settings import settings
@@ -58,6 +59,15 @@ def sign_out(db: Session, user_id: str, *, except_id: str | None = None) -> None
     for device in db.scalars(mine.with_for_update()):
         if device.id != except_id:
             device.end()
+
+
+def let_go(db: Session, user: User) -> None:
+    """Delete a person. What they were given goes row by row, so that each is audited."""
+    for entity in (ApiKey, Seat, RegionAssignment, PersonaAssignment):
+        for row in db.scalars(select(entity).where(entity.user_id == user.id)):
+            db.delete(row)
+    db.flush()
+    db.delete(user)
 
 
 # -- letters

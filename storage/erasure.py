@@ -16,7 +16,7 @@ from models.knowledge.library import Document
 from models.personas import PersonaVersion
 from models.tenancy import User
 from models.work import IdempotencyRecord
-from storage import conversations, exports, library, mail
+from storage import accounts, conversations, exports, library, mail
 from storage.database import OfTenant, Session, transaction
 
 ERASE = "erase"
@@ -59,7 +59,7 @@ def forget_person(of: OfTenant, user_id: str) -> None:
             db.execute(left.where(theirs), execution_options={"synchronize_session": False})
         _forget_archives(db)
         mail.forget_to(user.email)
-        db.delete(user)
+        accounts.let_go(db, user)
 
 
 def _forget_archives(db: Session) -> None:

@@ -341,6 +341,32 @@ class TestConversations:
         assert {action for action, _, _ in told[1:]} == {"delete"}
 
 
+def test_what_somebody_was_given_ends_with_them_and_each_has_a_row(
+    client: httpx.Client, member: httpx.Client, persona: dict[str, Any], since: str
+) -> None:
+    me = member.get("/api/v1/auth/me").json()["id"]
+    url = f"{CHAT}/personas/{persona['id']}/assign-users"
+    assert client.post(url, json={"user_ids": [me]}).status_code == 200
+    assert client.delete(f"/api/v1/tenants/users/{me}").status_code == 204
+    told = told_of(client, since, action="delete")
+    kinds = sorted(kind for _, kind, _ in told)
+    assert kinds == ["api_key", "persona_assignment", "region_assignment", "seat", "user"]
+    assert told[-1] == ("delete", "user", me)
+
+
+def test_a_subscriptions_end_tells_whose_seats_went_with_it(
+    server: Server, operator_key: str, connect: Callable[..., httpx.Client]
+) -> None:
+    tenant, operator = server.bootstrap("Unsubscribed"), connect(operator_key)
+    listed = operator.get("/api/v1/tenants/subscriptions", params={"tenant_id": tenant["tenant_id"]})
+    (subscription,) = listed.json()["results"]
+    assert operator.delete(f"/api/v1/tenants/subscriptions/{subscription['id']}").status_code == 204
+    told = entries(connect(tenant["api_key"]), action="delete", actor="operator")
+    assert {entry["object_type"] for entry in told} == {"seat", "subscription"}
+    (seat,) = [entry for entry in told if entry["object_type"] == "seat"]
+    assert seat["values"]["user_id"] == {"from": tenant["user_id"]}
+
+
 def test_a_tenants_end_is_told_and_stays(
     server: Server, operator_key: str, connect: Callable[..., httpx.Client]
 ) -> None:

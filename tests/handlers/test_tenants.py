@@ -131,7 +131,6 @@ class TestOperators:
         assert operator.delete(f"{API}/products/{product['id']}").status_code == 204
         assert operator.delete(f"{API}/regions/{region['id']}").status_code == 204
 
-
     def test_an_invitation_of_somebody_elses_takes_no_address(
         self, operator: httpx.Client, admin: httpx.Client
     ) -> None:
