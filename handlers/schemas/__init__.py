@@ -10,7 +10,8 @@ from marshmallow import Schema, fields
 
 def shown_time(moment: datetime) -> str:
     """RFC 3339 in UTC, with microseconds and ``Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not by strftime, which writes years before 1000 with fewer digits than RFC 3339 asks for.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Instant(fields.Field[datetime]):

@@ -23,6 +23,9 @@ _addresses = count(int(IPv4Address("10.0.0.0")))
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
     """Call from an address of its own, as a visitor where visitors call, and spare the branch we sit on."""
     case.headers["X-Forwarded-For"] = str(IPv4Address(next(_addresses)))
+    if "Idempotency-Key" in case.headers:
+        # A key that is used twice rightly replays an answer whose resource may be gone by now.
+        case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if "{public_key}" in case.path:
         case.headers.update(VISITOR)
     if case.method != "GET" and case.path_parameters and case.path_parameters.get("id") in STANDING_ON:
