@@ -74,7 +74,7 @@ class Briefing:
         """A turn of this persona. ``system`` is added to its prompt; ``chat_model`` takes the place of its
         own. ``searches``: there is something to search, in reach or in the session's own files.
         """
-        model = chat_model or self.instructions.chat_model or configuration["default_chat_model"]
+        model = configuration.chat_model(chat_model or self.instructions.chat_model)
         configuration.check_model(model, "/model")
         place = "/web_search" if web_search else None
         if web_search and not (configuration["enable_web_search"] and self.allows_web_search):
@@ -156,14 +156,17 @@ class Briefing:
     def _read(
         self, of: Caller, asked: str, session_id: str | None, configuration: Effective
     ) -> tuple[Evidence, list[dict[str, Any]], dict[str, Any]]:
-        threshold = self.score_threshold
+        threshold, most = self.score_threshold, self.max_documents or configuration["default_max_documents"]
+        if threshold is None:
+            threshold = configuration["default_score_threshold"]
+        within = self.reach if configuration["enable_knowledge_search"] else Reach()
         found = retrieval.search(
             of,
             asked,
-            reach=self.reach if configuration["enable_knowledge_search"] else Reach(),
+            reach=within,
             session_id=session_id,
-            limit=self.max_documents or configuration["default_max_documents"],
-            threshold=configuration["default_score_threshold"] if threshold is None else threshold,
+            limit=most,
+            threshold=threshold,
         )
         # What words alone would find is not shown as if the documents had been searched.
         hits = [] if found.away else found.hits
@@ -171,6 +174,13 @@ class Briefing:
             "timings": {"retrieval_ms": round(found.took_ms, 1)},
             "mode": found.mode,
             "query": found.query,
+            "filters": {
+                "index_ids": within.index_ids,
+                "category_ids": within.category_ids,
+                "session_id": session_id,
+                "max_documents": most,
+                "score_threshold": threshold,
+            },
             "degraded": found.degraded,
             "hits": [
                 {"number": hit.number, "score": hit.score, "scores": hit.scores, "reasons": hit.reasons}

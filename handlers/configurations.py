@@ -13,8 +13,9 @@ from models.configuration import DEFAULTS, Configuration
 from models.errors import Conflict
 from models.tenancy import Stack, Tenant
 from storage.configurations import effective
-from storage.database import reading, transaction
+from storage.database import Session, reading, transaction
 
+MODELS = {"default_chat_model", "available_chat_models"}
 ORDERINGS = {"created_at": Configuration.created_at, "updated_at": Configuration.updated_at}
 
 
@@ -42,8 +43,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
         if db.scalar(there) is not None:
             raise Conflict("There is one already; change that.", pointer="/stack_id")
         configuration = Configuration(stack_id=stack_id, values={})
-        configuration.set(body)
-        db.put(configuration)
+        _set(db, configuration, body)
         return created(wire.show(configuration), f"/api/v1/chat/configurations/{configuration.id}")
 
 
@@ -62,8 +62,7 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the settings that came."""
     with transaction(caller()) as db:
         configuration = db.require(Configuration, id, lock=True)
-        configuration.set(body)
-        db.flush()
+        _set(db, configuration, body)
         return wire.show(configuration)
 
 
@@ -79,3 +78,13 @@ def current(stack_id: str) -> dict[str, Any]:
         db.require(Stack, stack_id, parameter="stack_id")
         holds = effective(db, stack_id)
     return {"values": {**holds.values}, "origins": {**holds.origins}}
+
+
+def _set(db: Session, configuration: Configuration, values: dict[str, Any]) -> None:
+    """Set these, and check that the default model is one of those that may be used."""
+    configuration.set(values)
+    db.put(configuration)
+    if MODELS & values.keys():
+        holds = effective(db, configuration.stack_id)
+        pointer = "/default_chat_model" if values.get("default_chat_model") else "/available_chat_models"
+        holds.check_model(holds["default_chat_model"], pointer)

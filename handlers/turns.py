@@ -444,7 +444,10 @@ class House:
         if not endings and not retrievals and not running:
             return
         progress = [
-            Progress(turn.order.reply_id, turn.reply.text) for turn in running if turn.order.session_id
+            # What is told at its end is not there before, for readers of the row either.
+            Progress(turn.order.reply_id, "" if turn.order.is_whole else turn.reply.text)
+            for turn in running
+            if turn.order.session_id
         ]
         try:
             wishes = await in_thread(

@@ -94,6 +94,12 @@ class Effective:
         minutes = self["session_timeout_minutes"]
         return None if minutes is None else timedelta(minutes=minutes)
 
+    def chat_model(self, asked: str | None) -> str | None:
+        """The model that answers: the one asked for, or the default, or the first of those that may be used;
+        None leaves it to the provider.
+        """
+        return asked or self["default_chat_model"] or next(iter(self["available_chat_models"] or ()), None)
+
     def check_model(self, chat_model: str | None, pointer: str) -> None:
         """Refuse a model that is not among those that may be used."""
         allowed = self["available_chat_models"]

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import aliased
 
 from models.base import Instant
 from models.chat.analytics import Span, most_asked
-from models.chat.conversations import ChatMessage, ChatSession
+from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
 from storage import analytics
 from storage.database import Session
 
@@ -62,7 +63,12 @@ def _start(db: Session, interval: str) -> ColumnElement[datetime]:
 
 
 def _newest_questions(db: Session, span: Span, bot_id: str) -> list[str]:
+    """Without those that content filtering kept from being answered."""
     beginning = func.substr(ChatMessage.content, 1, READ_CHARACTERS)
     newest = ChatMessage.created_at.desc(), ChatMessage.id.desc()
-    query = _asked(span, bot_id, beginning).order_by(*newest)
+    reply = aliased(ChatMessage)
+    filtered = select(reply.id).where(
+        reply.parent_id == ChatMessage.id, reply.status == MessageStatus.FILTERED
+    )
+    query = _asked(span, bot_id, beginning).where(~filtered.exists()).order_by(*newest)
     return list(db.scalars(query.limit(READ_QUESTIONS)))

@@ -30,8 +30,8 @@ _HOLD = select(_TABLE.stack_id, _TABLE["values"]).where(
 """In SQLAlchemy Core, at every turn: a third of what the same costs over entities."""
 
 
-def effective(db: Session, stack_id: str) -> Effective:
-    """The settings that hold in a stack of the session's tenant."""
+def effective(db: Session, stack_id: str | None) -> Effective:
+    """The settings that hold in a stack of the session's tenant (None: where a stack has none of its own)."""
     rows = db.connection().execute(_HOLD, {"tenant_id": db.tenant_id, "stack_id": stack_id})
     found = {row.stack_id: row.values for row in rows}
     return Effective.of(found.get(stack_id, {}), found.get(None, {}))

@@ -191,11 +191,7 @@ def _write(
     persona_version: int | None,
 ) -> Begun:
     """The rows of a turn behind ``leaf``: an empty reply to a new ``question``, or to one that is there."""
-    history = [
-        Message("assistant" if row.role == "assistant" else "user", row.content)
-        for row in branch(db, session.id, leaf, HISTORY)
-        if row.content and row.status != MessageStatus.FAILED
-    ]
+    history = _said(branch(db, session.id, leaf, HISTORY))
     at = now()
     question_id, reply_id = of.id if of is not None else new_id(), new_id()
     depth, run_id = _place(db, session, question_id if question is None else leaf)
@@ -255,6 +251,16 @@ def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> None:
     db.connection().execute(_CHANGE, {"b_id": session.id, **values})
     for name, value in values.items():
         set_committed_value(session, name, value)
+
+
+def _said(rows: Sequence[ChatMessage]) -> list[Message]:
+    """What a prompt may hold of a branch: no failed reply, and no question that content filtering refused."""
+    refused = {row.parent_id for row in rows if row.status == MessageStatus.FILTERED and not row.content}
+    return [
+        Message("assistant" if row.role == "assistant" else "user", row.content)
+        for row in rows
+        if row.content and row.status != MessageStatus.FAILED and row.id not in refused
+    ]
 
 
 def _place(db: Session, session: ChatSession, parent_id: str | None) -> tuple[int, str | None]:

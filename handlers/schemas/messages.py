@@ -8,6 +8,7 @@ from marshmallow import fields
 
 from handlers.schemas import Instant, Wire
 from handlers.schemas.search import citation_of
+from models.chat.moderation import NOTHING_CUT
 
 
 class Message(Wire):
@@ -60,6 +61,7 @@ class Trace(Wire):
 def trace_of(row: Any) -> dict[str, Any]:
     """Why a reply is as it is."""
     kept = row.trace
+    filtering = kept.get("filtering")
     searched = {
         name: kept.get(name)
         for name in ("mode", "query", "asked", "question", "rewritten_by", "rewriting", "filters", "degraded")
@@ -69,7 +71,7 @@ def trace_of(row: Any) -> dict[str, Any]:
             "message_id": row.id,
             "persona_id": kept.get("persona_id"),
             "persona_version": row.persona_version,
-            "filtering": kept.get("filtering"),
+            "filtering": filtering and {**NOTHING_CUT, **filtering},
             "configuration": kept.get("configuration", {"values": {}, "origins": {}}),
             "retrieval": {**searched, "answer_status": row.answer_status, "hits": kept.get("hits", [])},
             "prompt": kept.get("prompt"),

@@ -8,7 +8,7 @@ it cannot be asked the rules stand alone, and the trace tells so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from models.chat.filtering import LEVELS, Filter, find
@@ -18,6 +18,9 @@ PORTION = 600
 """Characters of a reply that are judged together: fewer are more calls, more keep readers waiting."""
 BEFORE = 200
 """Characters that were judged already and are shown again, so that a sentence is not judged by its halves."""
+
+
+NOTHING_CUT: Mapping[str, object] = {"cut": None, "categories": [], "caught_by": None}
 
 
 class Filtered(Exception):
@@ -31,20 +34,21 @@ class Guard:
     level: str
     candidates: Sequence[Candidate]
     facts: dict[str, object] = field(default_factory=dict)
-    """For the trace: who judged, and whether it could."""
+    """For the trace: who judged, whether it could, and what was cut for which reasons."""
     _rules: Filter = field(init=False)
     _waiting: str = ""
     _judged: str = ""
 
     def __post_init__(self) -> None:
         self._rules = Filter(self.level)
-        self.facts |= {"level": self.level, "moderated_by": None, "moderation_error": None}
+        self.facts |= {"level": self.level, "moderated_by": None, "moderation_error": None, **NOTHING_CUT}
 
     async def check(self, question: str) -> None:
         """Refuse a question that may not be asked."""
         found = find(question, self.level)
         named = [found.rule] if found else await self._objections(question)
         if named:
+            self._note("question", named, by_rules=found is not None)
             raise Filtered(f"The question was not answered: {', '.join(named)}.")
 
     async def feed(self, text: str) -> str:
@@ -63,6 +67,8 @@ class Guard:
 
     async def _let_go(self, text: str, *, is_whole: bool) -> str:
         self._waiting += text
+        if self._rules.found is not None:
+            self._note("reply", [self._rules.found.rule], by_rules=True)
         if self._moderator is None:
             text, self._waiting = self._waiting, ""
             return text
@@ -71,10 +77,15 @@ class Guard:
             return ""
         named = await self._objections(self._judged[-BEFORE:] + self._waiting)
         if named:
+            self._note("reply", named, by_rules=False)
             raise Filtered(f"The reply was cut off: {', '.join(named)}.")
         text, self._waiting = self._waiting, ""
         self._judged = text
         return text
+
+    def _note(self, cut: str, categories: list[str], *, by_rules: bool) -> None:
+        by = "rules" if by_rules else self.facts["moderated_by"]
+        self.facts |= {"cut": cut, "categories": categories, "caught_by": by}
 
     @property
     def _moderator(self) -> Moderator | None:

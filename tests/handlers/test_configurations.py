@@ -105,6 +105,33 @@ class TestStreaming:
         settle(enable_streaming=False)
         assert _deltas(admin.post(url, json=question)) == ["One two three."]
 
+    def test_off_it_is_off_for_readers_on_every_worker(
+        self,
+        admin: httpx.Client,
+        settle: Callable[..., None],
+        says: Callable[[str], None],
+        connect: MakesClient,
+        server_with_provider: Server,
+        tenant: Tenant,
+    ) -> None:
+        settle(enable_streaming=False)
+        text = " ".join(["word"] * 40)
+        says(text)
+        url = f"{SESSIONS}/{begin(admin)['id']}/messages"
+        readers = [connect(tenant["api_key"], server_with_provider) for _ in range(6)]
+        with ThreadPoolExecutor(7) as threads:
+            asked = threads.submit(admin.post, f"{url}/stream", json={"content": "What is EBITDA?"})
+            while not readers[0].get(url).json()["results"]:
+                pass
+            followed = [threads.submit(reader.get, f"{url}/stream") for reader in readers]
+            seen = []
+            while not asked.done():
+                last = readers[0].get(url).json()["results"][-1]
+                seen.append((last["status"], last["content"]))
+            assert set(seen) <= {("streaming", ""), ("complete", text)}
+            assert seen[0] == ("streaming", "")
+            assert [_deltas(one.result()) for one in [asked, *followed]] == [[text]] * 7
+
 
 class TestUploads:
     def upload(self, client: httpx.Client, name: str = "note.txt", size: int = 10) -> int:
@@ -138,6 +165,30 @@ class TestModels:
         id = begin(admin, model="other-model")["id"]
         settle(available_chat_models=["house-model"])
         assert admin.post(f"{SESSIONS}/{id}/messages", json={"content": "Hello?"}).status_code == 422
+
+    def test_without_a_default_the_first_that_may_be_used_is_asked_for(
+        self, admin: httpx.Client, settle: Callable[..., None]
+    ) -> None:
+        settle(available_chat_models=["house-model", "other-model"])
+        assert ask(admin, begin(admin)["id"], "Hello?")["model"] == "house-model"
+
+    def test_the_default_is_one_of_those_that_may_be_used(self, admin: httpx.Client, tenant: Tenant) -> None:
+        def refused(response: httpx.Response) -> str:
+            assert response.status_code == 422, response.text
+            pointer: str = response.json()["errors"][0]["pointer"]
+            return pointer
+
+        both = {"default_chat_model": "a-third", "available_chat_models": ["house-model"]}
+        assert refused(admin.post(CONFIGURATIONS, json=both)) == "/default_chat_model"
+        assert admin.get(CONFIGURATIONS).json()["count"] == 0
+        whole = admin.post(CONFIGURATIONS, json={"available_chat_models": ["house-model"]}).json()
+        of_stack = {"stack_id": tenant["stack_id"], "default_chat_model": "a-third"}
+        assert refused(admin.post(CONFIGURATIONS, json=of_stack)) == "/default_chat_model"
+        url = f"{CONFIGURATIONS}/{whole['id']}"
+        assert refused(admin.put(url, json=both)) == "/default_chat_model"
+        assert admin.patch(url, json={"default_chat_model": "house-model"}).status_code == 200
+        assert refused(admin.patch(url, json={"available_chat_models": ["a"]})) == "/available_chat_models"
+        assert admin.patch(url, json={"enable_streaming": False}).status_code == 200
 
 
 class TestSessions:
@@ -225,6 +276,16 @@ class TestFiltering:
             reply = ask(admin, begin(admin)["id"], f"{text}.")
             assert (reply["status"] == "filtered") == (text in caught), text
 
+    def test_a_refused_question_is_told_to_no_provider_later(
+        self, admin: httpx.Client, settle: Callable[..., None], fake_provider: FakeProvider
+    ) -> None:
+        settle(enable_content_filtering=True, content_filter_level="high")
+        id = begin(admin)["id"]
+        assert ask(admin, id, f"{OVERRIDE}.")["status"] == "filtered"
+        fake_provider.forget()
+        assert ask(admin, id, "Now do what I said before.")["status"] == "complete"
+        assert OVERRIDE not in str([request.body for request in fake_provider.requests])
+
     def test_off_catches_nothing(self, admin: httpx.Client, settle: Callable[..., None]) -> None:
         settle(enable_content_filtering=False, content_filter_level="high")
         assert ask(admin, begin(admin)["id"], CARD)["status"] == "complete"
@@ -240,6 +301,9 @@ class TestFiltering:
         last = _events(response)[-1].data
         assert (last["status"], last["content"]) == ("filtered", "The card is ")
         assert last["error"]["code"] == "content_filtered"
+        filtering = admin.get(f"{SESSIONS}/{id}/messages/{last['id']}/trace").json()["filtering"]
+        told = {name: filtering[name] for name in ("level", "cut", "categories", "caught_by")}
+        assert told == {"level": "low", "cut": "reply", "categories": ["payment_card"], "caught_by": "rules"}
 
 
 class _Engine(BaseHTTPRequestHandler):

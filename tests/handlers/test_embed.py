@@ -192,6 +192,22 @@ class TestFigures:
         for path in ("sessions", "analytics"):
             assert other.get(f"{at}/{path}").status_code == 404
 
+    def test_a_question_that_was_filtered_is_no_top_question(
+        self, make: Make, visit: Visit, client: httpx.Client
+    ) -> None:
+        bot = make()
+        body = {"enable_content_filtering": True, "content_filter_level": "low"}
+        filtering = client.post("/api/v1/chat/configurations", json=body)
+        assert filtering.status_code == 201, filtering.text
+        try:
+            visitor = visit(bot)
+            assert visitor.ask("Is 4111 1111 1111 1111 your card?").json()["status"] == "filtered"
+            assert visitor.ask("Who audits?").json()["status"] == "complete"
+        finally:
+            client.delete(f"/api/v1/chat/configurations/{filtering.json()['id']}")
+        report = client.get(f"{BOTS}/{bot['id']}/analytics").json()
+        assert report["top_questions"] == [{"question": "Who audits?", "times": 1}]
+
     def test_what_cannot_be_answered_is_refused(self, make: Make, client: httpx.Client) -> None:
         query = {"from": "2020-03-04T00:00:00Z", "to": "2026-03-04T00:00:00Z", "interval": "hour"}
         assert client.get(f"{BOTS}/{make()['id']}/analytics", params=query).status_code == 422

@@ -308,3 +308,6 @@ class TestAnswersFromDocuments:
         trace = chat.get(f"{asked}/messages/{reply['id']}/trace").json()
         assert trace["retrieval"]["asked"] == "And the year before?"
         assert trace["retrieval"]["question"] == "What was net revenue of the lamp segment in 2023?"
+        filters = trace["retrieval"]["filters"]
+        assert len(filters["index_ids"]) == 1
+        assert filters["max_documents"] == trace["configuration"]["values"]["default_max_documents"]

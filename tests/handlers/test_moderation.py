@@ -37,9 +37,12 @@ def calls(fake: FakeProvider, path: str) -> list[Any]:
 
 
 def test_a_question_it_objects_to_reaches_no_model(admin: httpx.Client, fake_provider: FakeProvider) -> None:
-    reply = ask(admin, begin(admin)["id"], "This is flagged.")
+    id = begin(admin)["id"]
+    reply = ask(admin, id, "This is flagged.")
     assert (reply["status"], reply["content"]) == ("filtered", "")
     assert "violence" in str(reply["error"])
+    told = admin.get(f"{SESSIONS}/{id}/messages/{reply['id']}/trace").json()["filtering"]
+    assert (told["cut"], told["categories"], told["caught_by"]) == ("question", ["violence"], "openai")
     assert calls(fake_provider, "/chat/completions") == []
 
 
@@ -76,7 +79,8 @@ def test_what_it_allows_comes_through_unchanged_and_the_trace_names_it(
     assert (reply["status"], reply["content"]) == ("complete", LONG.strip())
     assert [len(call["input"]) > 0 for call in calls(fake_provider, "/moderations")]
     trace = admin.get(f"{SESSIONS}/{id}/messages/{reply['id']}/trace").json()
-    assert trace["filtering"] == {"level": "medium", "moderated_by": "openai", "moderation_error": None}
+    looked = {"level": "medium", "moderated_by": "openai", "moderation_error": None}
+    assert trace["filtering"] == {**looked, "cut": None, "categories": [], "caught_by": None}
 
 
 def test_what_arrived_before_the_provider_failed_is_kept(
