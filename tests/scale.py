@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, func, insert, select
 
 from models.base import new_id
 from models.chat.analytics import SUMS, Span
@@ -110,6 +110,9 @@ def reads(of: Crowded) -> dict[str, Callable[[Session], Any]]:
         "a page deep in it": part(conversations.HISTORY * 10),
         "what a prompt is given": lambda db: conversations.branch(
             db, of.session_id, of.leaf_id, conversations.HISTORY
+        ),
+        "how many conversations": lambda db: db.scalar(
+            select(func.count()).select_from(select(ChatSession.id).subquery())
         ),
         "first page of conversations": lambda db: db.scalars(newest).all(),
         "figures of a conversation": lambda db: analytics.of_session(

@@ -68,6 +68,7 @@ class LatencyHour(TenantOwned, Base):
     """How many replies of one hour took so long: one bar of a histogram."""
 
     __tablename__ = "latency_hours"
+    __table_args__ = (Index("latency_of_tenant", "tenant_id", "hour"),)
 
     tenant_id: Mapped[str] = mapped_column(Id, ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
     bot_id: Mapped[str] = mapped_column(String(36), primary_key=True)

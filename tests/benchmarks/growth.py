@@ -6,12 +6,9 @@ import os
 import random
 import resource
 import secrets
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,14 +17,14 @@ from models.knowledge.keywords import document_postings
 from models.knowledge.library import Document, IngestStatus, KnowledgeIndex
 from models.knowledge.passages import Cut, Parsed, Unit, assemble
 from models.tenancy import Tenant
-from storage import database, library, migrations, retrieval, vectors
+from storage import library, retrieval, vectors
 from storage.database import platform, transaction
 from storage.embeddings import Unavailable
 from storage.retrieval import Reach
-from storage.settings import settings
 from tests import backends
 from tests.benchmarks import table
 from tests.benchmarks.documents import LITTLE, WORDS
+from tests.benchmarks.installation import in_this_process
 
 SIZES = [int(size) for size in os.environ.get("SIZES", "1000,10000,100000").split(",")]
 PASSAGES = 200
@@ -52,7 +49,7 @@ def run() -> None:
             print(f"  {name}{' and a Chroma server' if 'BOOGA_CHROMA_URL' in backend.services else ''}")
             rows, medians = [], []
             for size in SIZES:
-                with _installation(backend.fresh()):
+                with in_this_process(backend.fresh()):
                     row, median = _size(size)
                     rows.append(row)
                     medians.append(median)
@@ -71,30 +68,8 @@ def run() -> None:
                 rows,
             )
             _growth(medians)
-            with _installation(backend.fresh()):
+            with in_this_process(backend.fresh()):
                 _many()
-
-
-@contextmanager
-def _installation(given: dict[str, str]) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="booga-growth-") as folder:
-        before = dict(os.environ)
-        os.environ.update({"BOOGA_DATA_DIR": str(Path(folder) / "data"), **given})
-        _forget()
-        try:
-            migrations.upgrade()
-            yield
-        finally:
-            vectors.close()
-            database.engine().dispose()
-            os.environ.clear()
-            os.environ.update(before)
-            _forget()
-
-
-def _forget() -> None:
-    for remembered in (settings, database.engine):
-        remembered.cache_clear()
 
 
 def _templates() -> list[Parsed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from storage import database, migrations, vectors
+from storage.settings import settings
 from tests import servers
 from tests.benchmarks import machine
 from tests.servers import Server
@@ -28,6 +31,29 @@ def serving(settings: dict[str, str] | None = None) -> Iterator[Server]:
         machine.on(machine.OTHERS),
     ):
         yield server
+
+
+@contextmanager
+def in_this_process(given: dict[str, str]) -> Iterator[None]:
+    """An empty installation with these settings, for what is measured below HTTP."""
+    with tempfile.TemporaryDirectory(prefix="booga-bench-") as folder:
+        before = dict(os.environ)
+        os.environ.update({"BOOGA_DATA_DIR": str(Path(folder) / "data"), **given})
+        _forget()
+        try:
+            migrations.upgrade()
+            yield
+        finally:
+            vectors.close()
+            database.engine().dispose()
+            os.environ.clear()
+            os.environ.update(before)
+            _forget()
+
+
+def _forget() -> None:
+    for remembered in (settings, database.engine):
+        remembered.cache_clear()
 
 
 @contextmanager

@@ -1,14 +1,12 @@
-"""First pages and figures among a million messages: their times, and how the database reads them."""
+"""First pages and figures among a million messages: their times, and how the databases read them."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 
-from storage import migrations
 from storage.database import engine, reading
-from tests import scale
+from tests import backends, scale
+from tests.benchmarks.installation import in_this_process
 from tests.benchmarks.table import median, show
 
 LONG, SESSIONS, EACH = 100_000, 9_000, 100
@@ -16,17 +14,14 @@ TIMES = 7
 
 
 def run() -> None:
-    """First pages and figures among 1,000,000 messages, 100,000 of them in one conversation.
-
-    On SQLite, or on the database that ``BOOGA_DATABASE_URL`` names; it should be an empty one.
-    """
-    with tempfile.TemporaryDirectory(prefix="booga-bench-") as folder:
-        os.environ.setdefault("BOOGA_DATA_DIR", folder)
-        migrations.upgrade()
-        small = scale.crowded(long=100, sessions=9, each=100)
-        large = scale.crowded(LONG, SESSIONS, EACH)
-        _compare(small, large)
-        engine().dispose()
+    """First pages and figures among 1,000,000 messages, 100,000 of them in one conversation; with plans."""
+    for name in backends.available():
+        with backends.backend(name) as backend, in_this_process(backend.fresh()):
+            began = time.monotonic()
+            small = scale.crowded(long=100, sessions=9, each=100)
+            large = scale.crowded(LONG, SESSIONS, EACH)
+            print(f"  {name}: two tenants made in {time.monotonic() - began:.0f} s", flush=True)
+            _compare(small, large)
 
 
 def _compare(small: scale.Crowded, large: scale.Crowded) -> None:
@@ -42,6 +37,8 @@ def _compare(small: scale.Crowded, large: scale.Crowded) -> None:
     print(f"  plans on {engine().dialect.name}:")
     for name, line in plans:
         print(f"    {name}: {line}")
+    whole = scale.whole_tables([line for _, line in plans])
+    print(f"  read from end to end: {', '.join(whole) or 'no table'}", flush=True)
 
 
 def _milliseconds(of: scale.Crowded, name: str) -> float:
