@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import Table, event, func, insert, select
+from sqlalchemy import cast as cast_to
 
 from models.base import new_id
-from models.chat.analytics import SUMS, Span
+from models.chat.analytics import SUMS, LatencyHour, Span, UsageHour
 from models.chat.conversations import ChatMessage, ChatSession
 from models.tenancy import Product, Region, Stack, Tenant
 from storage import analytics, conversations
@@ -44,11 +45,43 @@ def crowded(long: int, sessions: int, each: int) -> Crowded:
     long_id, leaf_id = _converse(*of, long, BEGAN)
     for number in range(sessions):
         _converse(*of, each, BEGAN + timedelta(minutes=number))
+    _analysed()
+    end = BEGAN + timedelta(minutes=max(sessions, 60))
+    return Crowded(tenant.id, long_id, leaf_id, Span.around(BEGAN, end, "day"))
+
+
+def neighbours(of: Crowded, count: int) -> None:
+    """So many more tenants with as many conversations (not their messages) and figures.
+
+    A tenant that is nearly alone in a table is rightly read by reading the table.
+    """
+    with platform() as db:
+        connection = db.connection()
+        new = func.gen_random_uuid()
+        if connection.dialect.name == "sqlite":
+            new = func.lower(func.hex(func.randomblob(16)))
+        stack_id = db.scalar(select(ChatSession.stack_id).where(ChatSession.id == of.session_id))
+        for number in range(count):
+            tenant = db.put(Tenant(name=f"Neighbour {number}"))
+            kept = db.get_one(Stack, stack_id)
+            place = {"product_id": kept.product_id, "region_id": kept.region_id}
+            stack = db.put(Stack(tenant_id=tenant.id, name="Main", **place))
+            own = {"tenant_id": tenant.id, "id": new, "stack_id": stack.id, "leaf_id": None}
+            for entity in (ChatSession, UsageHour, LatencyHour):
+                table = cast(Table, entity.__table__)
+                columns = [
+                    cast_to(own[column.name], column.type) if column.name in own else column
+                    for column in table.c
+                ]
+                copied = select(*columns).where(table.c.tenant_id == of.tenant_id)
+                connection.execute(insert(table).from_select(list(table.c), copied))
+    _analysed()
+
+
+def _analysed() -> None:
     with engine().begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("ANALYZE")
-    end = BEGAN + timedelta(minutes=max(sessions, 60))
-    return Crowded(tenant.id, long_id, leaf_id, Span.around(BEGAN, end, "day"))
 
 
 def _converse(tenant_id: str, stack_id: str, length: int, at: datetime) -> tuple[str, str]:
