@@ -7,7 +7,19 @@ import os
 import time
 from collections.abc import Callable
 
-from tests.benchmarks import addresses, ask, growth, http, ingest, keys, machine, scale, start, streams
+from tests.benchmarks import (
+    addresses,
+    ask,
+    beside,
+    growth,
+    http,
+    ingest,
+    keys,
+    machine,
+    scale,
+    start,
+    streams,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "start": start.run,
@@ -17,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "streams": streams.run,
     "ingest": ingest.run,
     "ask": ask.run,
+    "beside": beside.run,
     "growth": growth.run,
     "scale": scale.run,
 }

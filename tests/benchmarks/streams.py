@@ -100,8 +100,8 @@ def _streams(sides: Sides) -> None:
                 before = machine.cpu_seconds(sides.server.process.pid)
                 answers = _ask(sides, sides.sessions(count), spread)
                 cpu.append((machine.cpu_seconds(sides.server.process.pid) - before) / (count * TOKENS))
-                direct.append(_direct(sides, count, spread) if count > 1 else _alone(sides, is_direct=True))
-                ours.append(_firsts(answers) if count > 1 else _alone(sides, is_direct=False))
+                direct.append(_direct(sides, count, spread) if count > 1 else alone(sides, is_direct=True))
+                ours.append(_firsts(answers) if count > 1 else alone(sides, is_direct=False))
             first, base = (table.median([table.median(times) for times in side]) for side in (ours, direct))
             last = table.median([max(times) for times in ours])
             figures = [first, base, first - base, last, table.median(cpu)]
@@ -113,7 +113,7 @@ def _streams(sides: Sides) -> None:
     table.show(head, rows)
 
 
-def _alone(sides: Sides, *, is_direct: bool) -> list[float]:
+def alone(sides: Sides, *, is_direct: bool) -> list[float]:
     """Seconds to the first token of short replies, one after another."""
     if is_direct:
         steps, url = [sides.direct()] * ALONE, sides.provider
