@@ -11,13 +11,27 @@ import pytest
 
 from storage import database, identity, migrations, secrets, tokens
 from storage.settings import settings
-from tests import backends
+from tests import backends, canary
 from tests.backends import Backend
-from tests.contract import conformance
+from tests.contract import conformance, marked
 from tests.fakes.provider import FakeProvider
 from tests.servers import Server, Tenant, running
 
 BACKENDS = backends.available()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listening() -> Iterator[None]:
+    """No answer may show what the canary's tenant keeps."""
+    with canary.listening():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_overheard() -> Iterator[None]:
+    """Nor may anything be sent that does."""
+    yield
+    canary.check()
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -32,8 +46,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture(scope="session")
 def server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server with nothing but its defaults: ``extractive`` answers."""
+    """The server with nothing but its defaults: ``extractive`` answers. A canary's tenant is in it."""
     with running(tmp_path_factory.mktemp(f"server-{backend.name}"), backend.name, backend.fresh()) as made:
+        marked.plant(made)
         yield made
 
 
@@ -58,6 +73,8 @@ def server_with_provider(
     given = {"OPENAI_BASE_URL": fake_provider.base_url, "OPENAI_API_KEY": "sk-test"}
     folder = tmp_path_factory.mktemp(f"provided-{backend.name}")
     with running(folder, backend.name, {**backend.fresh(), **given}) as made:
+        marked.plant(made)
+        fake_provider.forget()
         yield made
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from models.access import ApiKey, effective_scopes
 from models.tenancy import RegionAssignment, Role, Seat, Stack, Subscription, User
+from tests import canary
 from tests.backends import free_port
 
 BOOGA = Path(sys.executable).parent / "booga"
@@ -38,7 +39,9 @@ _numbers = count(1)
 
 @dataclass
 class Server:
-    """A running installation with one tenant in it. ``tenant`` is what ``booga bootstrap --json`` printed."""
+    """A running installation with one tenant in it. ``tenant`` is what ``booga bootstrap --json`` printed;
+    ``canary`` the same of the tenant that nobody may notice, where one was planted.
+    """
 
     url: str
     data_dir: Path
@@ -47,6 +50,7 @@ class Server:
     process: subprocess.Popen[bytes]
     backend: str
     tenant: Tenant = field(default_factory=dict)
+    canary: Tenant = field(default_factory=dict)
 
     @property
     def api_key(self) -> str:
@@ -162,6 +166,7 @@ def running(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Se
     assert server.process.poll() is None, f"the server ended by itself:\n{log_path.read_text()[-4000:]}"
     status = server.stop()
     assert status == 0, f"the server ended with status {status}:\n{log_path.read_text()[-4000:]}"
+    assert not canary.in_files(log_path, server.data_dir / "mail")
     assert not server.faults(), f"{log_path} tells of faults:\n" + "\n".join(server.faults())[:8000]
 
 

@@ -26,6 +26,8 @@ NOTE = (
     b"Annual report of a company made up for this test.\nRevenue rose by 12 per cent to 340 million euros.\n"
 )
 SINGULAR = {"indices": "index", "categories": "category", "deliveries": "delivery"}
+GLOBAL = ("product", "region")
+"""What belongs to no tenant, and is seen by all."""
 SINGLE = {"configuration"}
 """Of what a place holds one at most; another takes its place."""
 _numbers = count(1)
@@ -210,15 +212,21 @@ class Specimens:
         return self.operator if self.operator is not None and operation.is_operators else self.client
 
     def another(self, kind: str) -> str | None:
-        """The id of a fresh one."""
+        """The id of a fresh one; None where nobody at hand may make one."""
         creator = _creator(kind)
-        if creator is None:
+        if creator is None or (creator.is_operators and self.operator is None):
             return None
         response = self.send(creator)
         assert response.status_code in (200, 201, 202), f"{creator.id} made no {kind}: {response.text}"
         body = response.json()
         id: str = body["data"]["id"] if "success" in body else body["id"]
         return id
+
+    @cached_property
+    def _subscribed(self) -> str:
+        """The product that the tenant has a subscription to."""
+        stack = self.client.get(f"/api/v1/tenants/stacks/{self.tenant['stack_id']}").json()
+        return str(stack["product_id"])
 
     def _present(self, kind: str) -> str | None:
         """The id of the one that is there, of a kind of which a place holds one at most."""
@@ -272,7 +280,7 @@ class Specimens:
         body = copy.deepcopy(operation.examples[example or usable[0]])
         for place in operation.places:
             if place.where == "body":
-                self._fill(body, place)
+                self._fill(body, place, operation)
         if operation.is_lenient:
             body["model"] = "assistant"  # the slug of the persona that every tenant begins with
         if isinstance(body.get("name"), str) and operation.method == "post":
@@ -291,14 +299,17 @@ class Specimens:
         }
         return {"files": files, "data": {name: value for name, value in body.items() if name not in files}}
 
-    def _fill(self, body: dict[str, Any], place: Place) -> None:
+    def _fill(self, body: dict[str, Any], place: Place, operation: Operation) -> None:
         """Our own id in place of the example's; what the contract cannot make is left out."""
         *outer, name = place.name
         for key in outer:
             body = body.get(key, {})
         if body.get(name) is None or body[name] == []:
             return
-        found = self.the(place.kind) if place.kind else None
+        if place.kind == "product" and not operation.is_operators:
+            found: str | None = self._subscribed
+        else:
+            found = self.the(place.kind) if place.kind else None
         if found is None:
             del body[name]
         else:

@@ -9,14 +9,12 @@ import pytest
 
 from tests.contract import matrix
 from tests.contract.matrix import ACTORS, VISITORS, Cast, Headers
-from tests.contract.specimens import Operation, Specimens, comparable, operations, unknown_id, with_id
+from tests.contract.specimens import GLOBAL, Operation, Specimens, comparable, operations, unknown_id, with_id
 from tests.servers import Server, Tenant
 
 EMBED = "/api/v1/embed/"
 OURS = [operation for operation in operations() if not operation.path.startswith(EMBED)]
 VISITED = [operation for operation in operations() if operation.path.startswith(EMBED)]
-GLOBAL = ("product", "region")
-"""What belongs to no tenant, and is seen by all."""
 
 
 def of(chosen: list[Operation]) -> pytest.MarkDecorator:

@@ -33,6 +33,8 @@ from urllib.parse import parse_qsl
 import orjson
 import uvloop
 
+from tests import canary
+
 WORDS = (
     "revenue",
     "rose",
@@ -282,6 +284,7 @@ class _Connection(asyncio.Protocol):
             return
         content = bytes(self.buffer[head_end + 4 : body_end])
         del self.buffer[:body_end]
+        canary.overhear(content, f"the provider was sent {method} {path}", serves_all=True)
         body = orjson.loads(content) if content else None
         request = Recorded(method, path, headers, body, self.fake.changed)
         with self.fake.changed:

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests import canary
+
 PATIENCE = 30.0
 
 
@@ -39,6 +41,7 @@ class Receiver:
                 asked = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(asked.query).items()}
                 told = {name.lower(): value for name, value in self.headers.items()}
+                canary.overhear(body, f"{asked.path} was sent a webhook")
                 outer._received.append(Received(asked.path, told, body))
                 if "hang" in query:
                     outer.released.wait(PATIENCE)
