@@ -81,9 +81,8 @@ def check() -> None:
 
 
 def _credential(request: httpx.Request) -> str:
-    return request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix(
-        "Bearer "
-    )
+    key = request.headers.get("x-api-key") or request.headers.get("authorization") or ""
+    return str(key).removeprefix("Bearer ")
 
 
 class _Listened(httpx.SyncByteStream):

@@ -30,7 +30,12 @@ def connection(server: Server) -> Iterator[Callable[[str | None], httpx.Client]]
 @pytest.fixture(scope="session")
 def ours(server: Server, operator_key: str, connection: Callable[[str | None], httpx.Client]) -> Specimens:
     """One of each resource of tenant A."""
-    return Specimens(connection(server.api_key), server.tenant, operator=connection(operator_key))
+    return Specimens(
+        connection(server.api_key),
+        server.tenant,
+        operator=connection(operator_key),
+        anonymous=connection(None),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,12 @@ from models.bots import new_public_key
 from models.tenancy import PLATFORM, Subscription, User
 from tests.contract import conformance
 from tests.contract.conformance import described
-from tests.contract.specimens import Operation, code_of, unknown_id
+from tests.contract.specimens import ORIGIN, Operation, code_of, unknown_id
 from tests.servers import PASSWORD, Server, Tenant, new_user
 
 ROLES: dict[str, frozenset[str]] = {
     role: frozenset(row["scopes"]) for role, row in described().spec["x-roles"].items()
 }
-ORIGIN = "https://www.tarnwick.example"
 PASSES = "400 validation-failed"
 """Let in, and told that the probe is no valid request."""
 WELCOME = "200"

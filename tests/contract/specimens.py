@@ -6,8 +6,9 @@ import copy
 import io
 import json
 import re
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -30,6 +31,8 @@ GLOBAL = ("product", "region")
 """What belongs to no tenant, and is seen by all."""
 SINGLE = {"configuration"}
 """Of what a place holds one at most; another takes its place."""
+EMBED, ORIGIN = "/api/v1/embed/", "https://www.tarnwick.example"
+SETTLES_WITHIN = 60.0
 _numbers = count(1)
 
 
@@ -86,6 +89,11 @@ class Operation:
     def is_public(self) -> bool:
         """Whether it needs no credentials."""
         return bundle.is_public(self.spec)
+
+    @property
+    def is_visitors(self) -> bool:
+        """Whether it serves the visitors of bots, by their own tokens."""
+        return self.path.startswith(EMBED)
 
     @property
     def is_operators(self) -> bool:
@@ -174,7 +182,18 @@ def operations() -> list[Operation]:
     return [Operation(path, method, spec) for path, method, spec in bundle.operations(described().spec)]
 
 
+def operation_of(id: str) -> Operation:
+    """The operation of that operationId."""
+    return next(operation for operation in operations() if operation.id == id)
+
+
+MADE_BY = {"delivery": "webhooks.try_out"}
+"""What comes of something else than a POST to where it stands."""
+
+
 def _creator(kind: str) -> Operation | None:
+    if kind in MADE_BY:
+        return operation_of(MADE_BY[kind])
     for operation in operations():
         collection = operation.path.rpartition("/")[2]
         has_items = any(path.startswith(operation.path + "/{") for path in described().spec["paths"])
@@ -191,6 +210,7 @@ class Specimens:
     tenant: Tenant
     known: dict[str, str] = field(default_factory=dict)
     operator: httpx.Client | None = None
+    anonymous: httpx.Client | None = None
 
     def __post_init__(self) -> None:
         given = {name: self.tenant[f"{name}_id"] for name in ("stack", "user", "tenant")}
@@ -208,7 +228,9 @@ class Specimens:
         return self.known[kind]
 
     def client_for(self, operation: Operation) -> httpx.Client:
-        """The tenant's owner, or an operator where only operators are served."""
+        """The tenant's owner; an operator or a visitor where only these are served."""
+        if operation.is_visitors and self.anonymous is not None:
+            return self.anonymous
         return self.operator if self.operator is not None and operation.is_operators else self.client
 
     def another(self, kind: str) -> str | None:
@@ -218,15 +240,35 @@ class Specimens:
             return None
         response = self.send(creator)
         assert response.status_code in (200, 201, 202), f"{creator.id} made no {kind}: {response.text}"
-        body = response.json()
-        id: str = body["data"]["id"] if "success" in body else body["id"]
-        return id
+        return _id_of(response)
+
+    def settled(self, getter: str, says: str) -> None:
+        """Wait until this operation's answer says so."""
+        deadline = time.monotonic() + SETTLES_WITHIN
+        while says not in (answer := self.send(operation_of(getter)).text):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)  # a job is at work on it
 
     @cached_property
     def _subscribed(self) -> str:
         """The product that the tenant has a subscription to."""
         stack = self.client.get(f"/api/v1/tenants/stacks/{self.tenant['stack_id']}").json()
         return str(stack["product_id"])
+
+    @cached_property
+    def _visit(self) -> dict[str, str]:
+        """A visitor's conversation with a bot of ours: its path parameters, and the visitor's ``token``."""
+        client = self.anonymous or self.client
+        persona = self.client.get("/api/v1/chat/personas").json()["results"][0]["id"]
+        bot = {"name": "Desk", "persona_id": persona, "allowed_origins": [ORIGIN]}
+        made = self.client.post("/api/v1/chat/bots", json={**bot, "rate_limit_per_minute": 1000}).json()
+        at, page = f"{EMBED}{made['public_key']}/sessions", {"Origin": ORIGIN}
+        begun = client.post(at, headers=page).json()
+        page["Authorization"] = f"Bearer {begun['visitor_token']}"
+        question = {"content": "Hello?"}
+        asked = client.post(f"{at}/{begun['session_id']}/messages", json=question, headers=page).json()
+        names = {"public_key": made["public_key"], "id": begun["session_id"], "message_id": asked["id"]}
+        return {**names, "token": begun["visitor_token"]}
 
     def _present(self, kind: str) -> str | None:
         """The id of the one that is there, of a kind of which a place holds one at most."""
@@ -245,6 +287,8 @@ class Specimens:
         """A valid call, for ``httpx.Client.request``. ``ids``: of path parameters, in place of ours."""
         self._make_room(operation)
         path, query = operation.path, {}
+        visit = self._visit if operation.is_visitors else {}
+        ids = visit | ids
         for parameter in operation.parameters:
             name = parameter["name"]
             if parameter["in"] == "path":
@@ -255,14 +299,25 @@ class Specimens:
             "method": operation.method.upper(),
             "url": path,
             "params": query,
+            **({"headers": {"Origin": ORIGIN, "Authorization": f"Bearer {visit['token']}"}} if visit else {}),
             **self._body(operation, example),
         }
+
+    def ready(self, operation: Operation, example: str | None = None) -> dict[str, Any]:
+        """A call that succeeds: what has to be there first was made."""
+        said = BEFORE[operation.id](self) if operation.id in BEFORE else None
+        call = self.call(operation, example)
+        if said:
+            call["json"] = {**call["json"], **said}
+        return call
 
     def send(
         self, operation: Operation, client: httpx.Client | None = None, **changes: Any
     ) -> httpx.Response:
         """Send a valid call (with ``changes`` to its parts)."""
-        return (client or self.client_for(operation)).request(**{**self.call(operation), **changes})
+        call = self.call(operation)
+        headers = {**call.pop("headers", {}), **changes.pop("headers", {})}
+        return (client or self.client_for(operation)).request(**{**call, "headers": headers, **changes})
 
     def _value(self, operation: Operation, parameter: dict[str, Any]) -> str:
         schema = parameter["schema"]
@@ -316,6 +371,74 @@ class Specimens:
             body[name] = [found] if place.many else found
 
 
+def _sat_down(ours: Specimens) -> None:
+    ours.send(operation_of("seats.put")).raise_for_status()
+
+
+def _unused_stack(ours: Specimens) -> None:
+    ours.known["stack"] = ours.another("stack") or ""
+
+
+def _closed_tenant(ours: Specimens) -> None:
+    ours.known["tenant"] = ours.another("tenant") or ""
+    ours.send(operation_of("tenants.update"), json={"is_active": False}).raise_for_status()
+
+
+def _asked(ours: Specimens) -> None:
+    ours.the("message")
+
+
+def _written_archive(ours: Specimens) -> None:
+    ours.settled("exports.get", '"status":"ready"')
+
+
+def _sent_webhook(ours: Specimens) -> None:
+    ours.the("delivery")
+    ours.settled("webhooks.deliveries", '"status_code":')
+
+
+def _unreadable(kind: str) -> Callable[[Specimens], None]:
+    def make(ours: Specimens) -> None:
+        creator = operation_of(f"{kind}s.create")
+        call = ours.call(creator)
+        fields = call.pop("json", None) or call.pop("data")
+        call["data"] = {name: id for name, id in fields.items() if name in ("index_id", "session_id")}
+        content = f"%PDF-1.7 broken {next(_numbers)}".encode()
+        call["files"] = {"file": ("broken.pdf", content, "application/pdf")}
+        ours.known[kind] = _id_of(ours.client.request(**call))
+        ours.settled(f"{kind}s.get", '"status":"failed"')
+
+    return make
+
+
+def _signed_in(ours: Specimens) -> dict[str, Any]:
+    said = {"email": ours.tenant["email"], "password": ours.tenant["password"]}
+    tokens: dict[str, Any] = ours.send(operation_of("sign_in.login"), json=said).raise_for_status().json()
+    return tokens
+
+
+def _device(ours: Specimens) -> None:
+    _signed_in(ours)
+    ours.known["session"] = ours.send(operation_of("accounts.list_devices")).json()["results"][0]["id"]
+
+
+BEFORE: dict[str, Callable[[Specimens], dict[str, Any] | None]] = {
+    "seats.delete": _sat_down,
+    "stacks.delete": _unused_stack,
+    "tenants.delete": _closed_tenant,
+    "messages.resume": _asked,
+    "messages.regenerate": _asked,
+    "exports.download": _written_archive,
+    "webhooks.redeliver": _sent_webhook,
+    "files.retry": _unreadable("file"),
+    "documents.retry": _unreadable("document"),
+    "accounts.sign_out_device": _device,
+    "sign_in.login": lambda ours: {name: ours.tenant[name] for name in ("email", "password")},
+    "sign_in.refresh": lambda ours: {"refresh_token": _signed_in(ours)["refresh_token"]},
+}
+"""What has to be there before an operation can succeed; some give what to say in place of the example."""
+
+
 def with_id(call: dict[str, Any], operation: Operation, place: Place, id: str) -> dict[str, Any] | None:
     """The call with this id at that place; None where the contract itself would refuse it there."""
     made = copy.deepcopy(call)
@@ -331,6 +454,12 @@ def with_id(call: dict[str, Any], operation: Operation, place: Place, id: str) -
     target[name] = [id] if place.many else id
     fits = "json" not in made or operation.validator.is_valid(made["json"])
     return made if fits else None
+
+
+def _id_of(response: httpx.Response) -> str:
+    body = response.json()
+    id: str = body["data"]["id"] if "success" in body else body["id"]
+    return id
 
 
 def comparable(response: httpx.Response, *ids: str) -> tuple[int, Any]:

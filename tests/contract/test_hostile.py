@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.backends import Backend
 from tests.conftest import MakesClient
-from tests.contract import conformance
 from tests.contract.hostile import FILE, FORM_BODIES, JSON, JSON_BODIES, Hostile, exchange, head, status_of
 from tests.contract.specimens import Operation, Specimens, operations
 from tests.servers import Server, running
@@ -29,7 +26,6 @@ PLAIN = [o for o in TAKES_JSON if "{" not in o.path and not o.is_public]
 TAKES_BODIES = [o for o in operations() if "requestBody" in o.spec]
 LARGE = 200 * 1024 * 1024
 PIECE = b"x" * (1024 * 1024)
-EMBED, ORIGIN = "/api/v1/embed/", "https://www.tarnwick.example"
 FLAT = 48 * 1024 * 1024
 """Bytes that a worker may grow by meanwhile: far less than the body, more than an allocator's moods."""
 
@@ -41,11 +37,6 @@ def _same_process(server: Server) -> Iterator[None]:
     assert server.workers == before
 
 
-@pytest.fixture
-def ours(server: Server, client: httpx.Client, operator_key: str, connect: MakesClient) -> Specimens:
-    return Specimens(client, server.tenant, operator=connect(operator_key))
-
-
 @pytest.fixture(scope="module")
 def quiet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that does nothing else meanwhile, so that its memory tells of the body alone."""
@@ -53,54 +44,24 @@ def quiet(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
 
 
-def _call(ours: Specimens, operation: Operation) -> dict[str, Any]:
-    """A valid call; of the bot service one of a visitor, on a page of the bot's."""
-    call = ours.call(operation)
-    if not operation.path.startswith(EMBED):
-        return call
-    persona = ours.client.get(TestFraming.PATH).json()["results"][0]["id"]
-    made = {"name": "Desk", "persona_id": persona, "allowed_origins": [ORIGIN], "rate_limit_per_minute": 1000}
-    key = ours.client.post("/api/v1/chat/bots", json=made).json()["public_key"]
-    at, page = f"/api/v1/embed/{key}", {"Origin": ORIGIN}
-    with conformance.client(str(ours.client.base_url), None) as visitor:
-        begun = visitor.post(f"{at}/sessions", headers=page).json()
-        page["Authorization"] = f"Bearer {begun['visitor_token']}"
-        asked = visitor.post(
-            f"{at}/sessions/{begun['session_id']}/messages", json={"content": "Hello?"}, headers=page
-        ).json()
-    names = {"public_key": key, "id": begun["session_id"], "message_id": asked["id"]}
-    return {**call, "url": operation.path.format(**names), "headers": page}
-
-
-@contextmanager
-def _sender(ours: Specimens, operation: Operation, call: dict[str, Any]) -> Iterator[httpx.Client]:
-    """Who may call; a visitor has a token of its own."""
-    if "headers" not in call:
-        yield ours.client_for(operation)
-        return
-    with conformance.client(str(ours.client.base_url), None) as visitor:
-        yield visitor
-
-
 def _answers(ours: Specimens, operation: Operation, table: tuple[Hostile, ...]) -> dict[str, Any]:
     """Cases that were answered otherwise than they should: {name: what came}."""
-    call = _call(ours, operation)
+    call = ours.call(operation)
     valid = json.dumps(call.pop("json", {})).encode()
-    with _sender(ours, operation, call) as client:
-        known = [(name.encode(), value.encode()) for name, value in call.pop("headers", {}).items()]
-        call = {name: call[name] for name in ("method", "url", "params")}
-        most = operation.spec.get("x-max-body-bytes", 1_048_576)
-        wrong = {}
-        for case in table:
-            body = case.of(valid)
-            if not body and not operation.spec["requestBody"].get("required"):
-                continue
-            if (case.status == 413 and len(body) <= most) or (case.sound and operation.is_lenient):
-                continue
-            headers = [(b"Content-Type", case.kind.encode("latin-1"))] if case.kind is not None else []
-            response = client.request(**call, content=body, headers=headers + known)
-            if response.status_code != case.status:
-                wrong[case.name] = (response.status_code, response.text[:300])
+    known = [(name.encode(), value.encode()) for name, value in call.pop("headers", {}).items()]
+    call = {name: call[name] for name in ("method", "url", "params")}
+    most = operation.spec.get("x-max-body-bytes", 1_048_576)
+    wrong = {}
+    for case in table:
+        body = case.of(valid)
+        if not body and not operation.spec["requestBody"].get("required"):
+            continue
+        if (case.status == 413 and len(body) <= most) or (case.sound and operation.is_lenient):
+            continue
+        headers = [(b"Content-Type", case.kind.encode("latin-1"))] if case.kind is not None else []
+        response = ours.client_for(operation).request(**call, content=body, headers=headers + known)
+        if response.status_code != case.status:
+            wrong[case.name] = (response.status_code, response.text[:300])
     return wrong
 
 
@@ -237,7 +198,7 @@ class TestSize:
 
     @pytest.mark.parametrize("operation", TAKES_BODIES, ids=lambda o: o.id)
     def test_the_length_alone_is_enough(self, operation: Operation, server: Server, ours: Specimens) -> None:
-        call = _call(ours, operation)
+        call = ours.call(operation)
         known = [f"{name}: {value}" for name, value in call.get("headers", {}).items()]
         kind = next(iter(operation.spec["requestBody"]["content"]))
         start = head(

@@ -12,9 +12,8 @@ from tests.contract.matrix import ACTORS, VISITORS, Cast, Headers
 from tests.contract.specimens import GLOBAL, Operation, Specimens, comparable, operations, unknown_id, with_id
 from tests.servers import Server, Tenant
 
-EMBED = "/api/v1/embed/"
-OURS = [operation for operation in operations() if not operation.path.startswith(EMBED)]
-VISITED = [operation for operation in operations() if operation.path.startswith(EMBED)]
+OURS = [operation for operation in operations() if not operation.is_visitors]
+VISITED = [operation for operation in operations() if operation.is_visitors]
 
 
 def of(chosen: list[Operation]) -> pytest.MarkDecorator:
