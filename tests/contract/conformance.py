@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import ssl
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from typing import Any
 
 import httpx
@@ -25,6 +27,7 @@ NOT_EXERCISED: frozenset[str] = frozenset()
 
 PROBLEM = "application/problem+json"
 PLACES = {"GET": "get", "HEAD": "get", "POST": "post", "PUT": "put", "PATCH": "patch", "DELETE": "delete"}
+_addresses = count()
 SUFFIX = re.compile(r"\.(json|csv|md)$")
 
 
@@ -292,9 +295,24 @@ def _need(holds: bool, where: str, what: str) -> None:
 
 
 def client(url: str, key: str | None, *, checked: bool = True) -> httpx.Client:
-    """A client with a key or none. Unchecked only for what the contract deliberately does not know."""
+    """A client with a key or none. Unchecked only for what the contract deliberately does not know.
+
+    Without a key each request comes from an address of its own, as far as the server trusts what it is told.
+    """
     headers = {"Accept-Encoding": "identity", **({"X-API-Key": key} if key else {})}
     transport: httpx.BaseTransport = httpx.HTTPTransport(verify=_tls())
     if checked:
         transport = Conformance(transport)
-    return httpx.Client(base_url=url, headers=headers, transport=transport, timeout=60, trust_env=False)
+    made = httpx.Client(base_url=url, headers=headers, transport=transport, timeout=60, trust_env=False)
+    if key is None:
+        made.event_hooks = {"request": [_from_elsewhere]}
+    return made
+
+
+def _from_elsewhere(request: httpx.Request) -> None:
+    request.headers.setdefault("X-Forwarded-For", an_address())
+
+
+def an_address() -> str:
+    """An address that nobody else has."""
+    return str(ipaddress.IPv4Address("10.128.0.0") + next(_addresses))

@@ -228,8 +228,8 @@ class Specimens:
         return self.known[kind]
 
     def client_for(self, operation: Operation) -> httpx.Client:
-        """The tenant's owner; an operator or a visitor where only these are served."""
-        if operation.is_visitors and self.anonymous is not None:
+        """The tenant's owner; an operator where only they are served, anybody where nobody needs a key."""
+        if operation.is_public and self.anonymous is not None:
             return self.anonymous
         return self.operator if self.operator is not None and operation.is_operators else self.client
 
