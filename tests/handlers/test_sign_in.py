@@ -188,7 +188,7 @@ class TestThrottle:
         if server.backend != "sqlite":
             pytest.skip("the proxy is looked at before any backend")
         with (
-            running(tmp_path, "sqlite", {}) as other,
+            running(tmp_path, "sqlite", {"BOOGA_TRUSTED_PROXIES": ""}) as other,
             conformance.client(other.url, None) as client,
         ):
             left = []
