@@ -48,6 +48,7 @@ _ASKS_AMOUNT: Final = re.compile(
 )
 _FIGURE: Final = re.compile(r"\d[\d,.]*")
 _YEAR: Final = re.compile(r"(?:19|20)\d\d")
+_SCALE_BEHIND = re.compile(r"\s+(?:thousand|million|billion|trillion|percent|per cent|%)\b")
 _SENTENCE_END: Final = re.compile(r"[.!?][\"”’)]*(?=\s+[\"“(]?[A-Z0-9])")
 _ABBREVIATION: Final = re.compile(r"(?:\b[A-Z]|\b(?:No|vs|cf|Mr|Mrs|Ms|Dr|St|Inc|Ltd|Corp|Co))\.$")
 
@@ -216,5 +217,7 @@ def _quote(text: str, start: int, end: int) -> _Quote | None:
     inner = inner.strip()
     if not inner:
         return None
+    if inner[-1].isdigit() and (scale := _SCALE_BEHIND.match(text, start + len(inner))):
+        inner += scale.group()  # a line that ends between a number and its scale would change the number
     terms = analysis.terms(inner)
     return _Quote(start, start + len(inner), inner, frozenset(terms), len(terms))

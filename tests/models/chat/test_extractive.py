@@ -107,6 +107,12 @@ class TestBestQuotes:
         ((_, quotes),) = best_quotes("Why did cider sales grow?", [source(1, LETTER)])
         assert quotes == ["Cider sales\ngrew by 14 percent because new presses opened in Kent."]
 
+    def test_a_number_keeps_the_scale_that_the_next_line_begins_with(self) -> None:
+        text = "Investments had a carrying value of $1.5\nbillion 2,019 2,020 1,403 77\n"
+        ((_, quotes),) = best_quotes("What carrying value had the investments?", [source(1, text)])
+        assert "carrying value of $1.5\nbillion" in quotes[0]
+        assert all(quote in text for quote in quotes)
+
     def test_abbreviations_end_no_sentence(self) -> None:
         ((_, quotes),) = best_quotes("Were the orchards dry?", [source(1, LETTER)])
         expected = "Dear shareholders, the U.S. orchards of Pomona Inc. Limited had a dry summer."

@@ -32,6 +32,10 @@ class TestFigures:
             ("sold 3.5bn of it", "3.5bn", "3500000000"),
             ("it (about 12.5 percent) rose", "12.5 percent", "12.5"),
             ("$1.2M", "$1.2M", "1200000"),
+            ("a loss of $(1,234) million", "$(1,234) million", "-1234000000"),
+            ("a small fee ($5)", "$5", "5"),
+            ("about 25 bp more", "25 bp", "25"),
+            ("1.5 percent points", "1.5 percent points", "1.5"),
         ],
     )
     def test_scale_unit_and_sign_are_read(self, text: str, figure: str, value: str) -> None:
@@ -50,10 +54,53 @@ class TestFigures:
             "COVID-19 in Q3",
             "so it is [1] and [2, 3]",
             "1. First\n2) Second",
+            "Report 2020 v2.pdf, pages 6, 8 and 9 [1]",
+            "pages 6 and 7, pp. 12-14, page 3 of 80",
+            "Notes 7 and 8(b), Exhibit 10.1, Table 4.2, footnote 12, line 14",
+            "Dec. 8 and 9, 2022, and 28 to 30 June",
+            "“08, 2022 (GLOBE",
+            "2024-09-28, 28/09/2024, 9/28/24 and 28.09.2024",
+            "2023/24, 2023-24, fiscal '24, FY 24, H1 24",
+            "at 10:30 a.m. or 9 a.m.",
+            "the 1st, 2nd, 3rd and 21st",
+            "+1 (408) 996-1010, (206) 266-1000, 1-800-955-2292, 0800 123 456",
+            "ISIN US0378331005, US0378331005, CUSIP 037833100",
+            "Commission file number: 001-36743, No. 94-2404110",
+            "(1) Includes gains, (2) excludes losses; 1) one, 2) two",
+            "[1–3], [2-4] and [1, 3]",
+            "version 3.2.1, rule 12b-5, 10b5-1, 10-K405, ISO 9001",
+            "https://example.com/page/12?x=5",
         ],
     )
     def test_what_only_names_something_is_no_figure(self, text: str) -> None:
         assert [found.text for found in figures_in(text)] == []
+
+    @pytest.mark.parametrize(
+        ("text", "figures"),
+        [
+            ("on page 12, 45 stores opened", ["45"]),
+            ("Note 7 and 26,251 million", ["26,251 million"]),
+            ("in row 3 and 15% of it", ["15%"]),
+            ("on September 28, 45 stores", ["45"]),
+            ("level 3 assets of (5) and (12)", ["(5)", "(12)"]),
+            ("0.5 of 10", ["0.5", "10"]),
+            ("ordered 5,000 in 12 months", ["5,000", "12"]),
+        ],
+    )
+    def test_figures_beside_them_stay_figures(self, text: str, figures: list[str]) -> None:
+        assert [found.text for found in figures_in(text)] == figures
+
+    @pytest.mark.parametrize(
+        ("text", "values"),
+        [
+            ("$5-$7 million", [5_000_000, 7_000_000]),
+            ("10 to 12.5 billion", [10_000_000_000, 12_500_000_000]),
+            ("5–7%", [5, 7]),
+            ("from 5 million to 7 percent", [5_000_000, 7]),
+        ],
+    )
+    def test_a_range_has_its_scale_and_unit_once(self, text: str, values: list[int]) -> None:
+        assert [found.value for found in figures_in(text)] == values
 
     def test_a_word_that_begins_like_a_month_is_none(self) -> None:
         text = "Marketing 918\nDecreases 12 mayors 14 Marketing people"
@@ -93,6 +140,41 @@ class TestVerified:
     def test_what_does_not_stand_there_is_unverified(self, answer: str) -> None:
         assert statuses(answer) == ["unverified"]
 
+    @pytest.mark.parametrize(
+        ("head", "answer"),
+        [
+            ("(in thousands)", "$285.7 million"),
+            ("(dollars in thousands)", "$285,677 thousand"),
+            ("$000", "285,677,000"),
+            ("US$'000", "$285.7 million"),
+            ("(000s omitted)", "$0.2857 billion"),
+            ("€m", "€285,677 million"),
+            ("£bn", "£285,677 billion"),
+        ],
+    )
+    def test_a_tables_head_gives_the_scale(self, head: str, answer: str) -> None:
+        assert statuses(f"It was {answer} [1].", f"Space leased {head}\n2020 2019\nTotal 285,677") == [
+            "verified"
+        ]
+        assert statuses(f"It was {answer} [1].", "Space leased\n2020 2019\nTotal 285,677") == ["unverified"]
+
+    def test_an_income_in_brackets_is_a_loss(self) -> None:
+        page = "Net income (loss) (1,234) 2,500\nIncome tax expense (310) (290)"
+        assert statuses("Net income was 1,234 [1].", page) == ["unverified"]
+        assert statuses("The net loss was 1,234 [1].", page) == ["verified"]
+        assert statuses("Net income was (1,234), after 2,500 [1].", page) == ["verified"] * 2
+        assert statuses("Income tax expense was 310 [1].", page) == ["verified"]
+
+    def test_a_share_in_brackets_may_be_an_aside(self) -> None:
+        assert statuses("Margins were wide (41.5%) [1].") == ["verified"]
+        assert statuses("It fell (5.5%) [1].", "Change (5.5)% 3%") == ["verified"]
+
+    def test_rounding_goes_one_way(self) -> None:
+        page = "Net sales 26.3 billion"
+        assert statuses("It was 26 billion [1].", page) == ["verified"]
+        assert statuses("It was 26,251 million [1].", page) == ["unverified"]
+        assert statuses("It was 26.4 billion [1].", page) == ["unverified"]
+
     def test_what_no_citation_leads_to_is_unverified(self) -> None:
         assert [found["status"] for found in check("It was $26,251 million.", {})] == ["unverified"]
 
@@ -119,6 +201,10 @@ class TestDerived:
             "verified",
             "derived",
         ]
+
+    def test_points_of_percent(self) -> None:
+        assert statuses("From 38.2% to 41.5%, 3.3 percentage points more [1].")[2] == "derived"
+        assert statuses("From 38.2% to 41.5%, 33 basis points more [1].")[2] == "unverified"
 
     def test_a_formula_that_the_answer_writes_is_evaluated(self) -> None:
         page = "Accounts payable 72,539\nCost of sales 233,307"
