@@ -7,6 +7,7 @@ its own writer.
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,27 @@ def pdf(pages: Sequence[str], *, title: str = "", password: str | None = None) -
         canvas.showPage()
     canvas.save()
     return buffer.getvalue()
+
+
+def bomb_pdf(megabytes: int) -> bytes:
+    """A PDF of a few bytes for each megabyte that its one page's commands expand to."""
+    line = b"BT /F1 12 Tf 10 10 Td (lamp) Tj ET\n"
+    commands = zlib.compress(line * (megabytes * 1024**2 // len(line)), 9)
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d/Filter/FlateDecode>>stream\n%b\nendstream" % (len(commands), commands),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    file, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, 1):
+        places.append(len(file))
+        file += b"%d 0 obj\n%b\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 %d\n0000000000 65535 f \n" % (len(parts) + 1)
+    end = b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(parts) + 1, len(file))
+    return file + head + table + end
 
 
 def scanned_pdf(pages: int = 2) -> bytes:

@@ -20,6 +20,7 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from storage.parsing.
 _BLOCK = 1 << 18
 _BYTES_PER_CHARACTER = 12  # JSON writes one beyond the BMP as two escapes of six
 _NAME_CHARACTERS = 255
+_QUIET_SECONDS = 0.5
 _OVERHEAD = 64 * 1024**2
 _OUT_OF_TIME = (signal.SIGXCPU, signal.SIGALRM)
 
@@ -32,7 +33,8 @@ def parse(
 ) -> Parsed:
     """The units and passages of the file at `path`, which its owner calls `name`.
 
-    `on_progress` is called with fractions from 0 to 1 that never fall. Raises ParseFailure and nothing
+    `on_progress` is called with fractions from 0 to 1 that never fall, and twice a second also while nothing
+    moves, so that it can end the reading of a single monstrous page. Raises ParseFailure and nothing
     else for whatever is wrong with the file; an OSError tells that `path` cannot be opened, and what
     `on_progress` raises ends the reading. The child is gone when this returns, in every case.
     """
@@ -75,10 +77,13 @@ def _lines(child: "subprocess.Popen[bytes]", limits: Limits) -> Iterator[dict[st
     pending: list[bytes] = []
     while True:
         seconds = deadline - time.monotonic()
-        if seconds <= 0 or not waiting.poll(seconds * 1000):
+        if seconds <= 0:
             raise ParseFailure(
                 "timeout", f"Reading the file took longer than {limits.wall_seconds:g} seconds."
             )
+        if not waiting.poll(min(seconds, _QUIET_SECONDS) * 1000):
+            yield {"progress": 0.0}  # nothing new, but whoever listens may want to end it
+            continue
         block = os.read(pipe, _BLOCK)
         if not block:
             raise _Ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,8 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from handlers.documents import LIMIT
+from models.knowledge.library import Chunk
+from models.work import Job
 from tests import backends, documents
 from tests.handlers import knowledge
 from tests.handlers.knowledge import BASE, UNKNOWN, make, pointers, ready, report, settled, upload
@@ -517,3 +521,30 @@ def test_a_text_of_five_million_characters(client: httpx.Client, index: dict[str
     assert add(client, index["id"], name="Long", text=text + "x").status_code == 400
     assert add(client, index["id"], name="Long", text=text[:5_000_000]).status_code == 201
     client.delete(f"{BASE}/indices/{index['id']}")
+
+
+def test_a_document_deleted_while_it_is_read_ends_its_job_and_leaves_nothing(
+    client: httpx.Client, server: Server, index: dict[str, Any]
+) -> None:
+    content = documents.bomb_pdf(300) + index["id"].encode()
+    added = upload(client, index["id"], content).json()
+    item = f"{DOCUMENTS}/{added['id']}"
+    deadline = time.monotonic() + 60
+    while client.get(item).json()["status"] == "pending" and time.monotonic() < deadline:
+        time.sleep(0.05)  # until a worker takes it
+    assert client.get(item).json()["status"] == "parsing"
+    assert client.delete(item).json() == {"vectors_removed": 0, "chunks_removed": 0}
+    assert client.get(item).status_code == 404
+    sha256 = added["content_sha256"]
+    original = server.data_dir / "files" / server.tenant["tenant_id"] / sha256[:2] / sha256
+    while (_jobs_of(server, added["id"]) or original.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # the child is ended, and what is left is removed in the background
+    assert _jobs_of(server, added["id"]) == []
+    assert not original.exists()
+    with server.database() as db:
+        assert db.scalar(select(func.count()).where(Chunk.document_id == added["id"])) == 0
+
+
+def _jobs_of(server: Server, document_id: str) -> list[str]:
+    with server.database() as db:
+        return list(db.scalars(select(Job.kind).where(Job.subject_id == document_id)))

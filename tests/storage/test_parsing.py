@@ -125,6 +125,15 @@ class TestPdf:
     def test_too_many_characters(self, failure: Callable[..., str]) -> None:
         assert failure(documents.pdf(["Some text"] * 4), "a.pdf", Limits(characters=20)) == "too_large"
 
+    def test_a_stream_that_expands_a_hundred_times(self, failure: Callable[..., str]) -> None:
+        bomb = documents.bomb_pdf(600)
+        assert len(bomb) < 6 * 1024**2
+        assert failure(bomb, "a.pdf", Limits(memory_bytes=400 * 1024**2, cpu_seconds=10)) in (
+            "invalid_file",
+            "timeout",
+            "too_large",
+        )
+
     @pytest.mark.parametrize(
         "content", [b"%PDF-1.7\n" + bytes(range(256)) * 40, b"%PDF-", documents.pdf(["Text"])[:200]]
     )
@@ -579,6 +588,19 @@ class TestTheChild:
 
         with pytest.raises(LookupError):
             parsed(documents.pdf(["Some text"] * 100), "a.pdf", on_progress=fail)
+
+    def test_a_listener_ends_the_child_in_the_middle_of_a_monstrous_page(self, parsed: Parse) -> None:
+        heard: list[float] = []
+
+        def fail_later(fraction: float) -> None:
+            heard.append(fraction)
+            if len(heard) == 2:
+                raise LookupError("the document was deleted meanwhile")
+
+        slow = Limits(memory_bytes=4 * 1024**3, characters=10**9, cpu_seconds=60, wall_seconds=60)
+        with pytest.raises(LookupError):
+            parsed(documents.bomb_pdf(400), "a.pdf", slow, on_progress=fail_later)
+        assert heard == [0, 0], "the page was never read to its end"
 
     def test_it_inherits_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BOOGA_SECRET_KEY", "hush")

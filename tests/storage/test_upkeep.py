@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.fernet import InvalidToken
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from models.access import SigningKey
 from models.base import new_id
-from models.knowledge.library import Posting
+from models.knowledge.library import Document, Posting
 from storage import secrets, tokens, upkeep, vectors
 from storage.database import platform
 from storage.settings import settings
@@ -25,8 +25,12 @@ NEWER = "a-newer-secret-of-more-than-32-characters"
 
 
 def verify(server: Server, *options: str) -> tuple[int, str]:
+    return booga(server, "verify", *options)
+
+
+def booga(server: Server, *arguments: str) -> tuple[int, str]:
     done = subprocess.run(  # noqa: S603 - our own program and arguments
-        [BOOGA, "verify", *options], env=server.environment, capture_output=True, text=True, timeout=60
+        [BOOGA, *arguments], env=server.environment, capture_output=True, text=True, timeout=60
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -37,28 +41,43 @@ def test_verify_tells_each_difference_and_repair_mends_it(
     with started(tmp_path, backend.name, backend.fresh()) as server:
         client = connect(server.api_key, server)
         index = knowledge.make(client, "indices")
-        documents = [knowledge.ready(client, index["id"]) for _ in range(2)]
+        documents = [knowledge.ready(client, index["id"]) for _ in range(3)]
         server.stop()
         assert verify(server) == (0, "SQL, files, keywords and vectors agree.\n")
 
         with server.database() as db:
             db.execute(delete(Posting).where(Posting.document_id == documents[0]["id"]))
+            fewer = update(Document).where(Document.id == documents[1]["id"])
+            db.execute(fewer.values(vector_count=documents[1]["vector_count"] + 1))
+            db.execute(delete(Document).where(Document.id == documents[2]["id"]))
         stray = server.data_dir / "files" / server.tenant["tenant_id"] / "aa" / ("aa" * 32)
         stray.parent.mkdir(exist_ok=True)
         stray.write_bytes(b"nobody's")
         status, told = verify(server)
         assert status == 1
         assert f"keywords missing: {documents[0]['id']}" in told
+        assert f"vectors differ: {documents[1]['id']}" in told
+        assert f"vectors of no document: {documents[2]['id']}" in told
         assert f"file of no document: {stray}" in told
 
         status, told = verify(server, "--repair")
         assert status == 1
         assert not stray.exists()
         restart(server)
-        again = knowledge.settled(client, f"{knowledge.BASE}/documents/{documents[0]['id']}")
-        assert again["status"] == "ready"
+        for document in documents[:2]:
+            again = knowledge.settled(client, f"{knowledge.BASE}/documents/{document['id']}")
+            assert (again["status"], again["vector_count"]) == ("ready", document["vector_count"])
         server.stop()
         assert verify(server)[0] == 0
+        assert booga(server, "reindex") == (
+            0,
+            "0 documents will be indexed anew by the server or a worker\n",
+        )
+        assert booga(server, "reindex", "--everything")[1].startswith("2 documents")
+        restart(server)
+        for document in documents[:2]:
+            again = knowledge.settled(client, f"{knowledge.BASE}/documents/{document['id']}")
+            assert (again["status"], again["vector_count"]) == ("ready", document["vector_count"])
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
