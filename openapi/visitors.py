@@ -7,6 +7,7 @@ rate. What a browser may read of an answer is said by CORS headers (Fetch standa
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
@@ -18,6 +19,7 @@ from openapi.contract import Operation
 from openapi.exchange import Exchange
 from openapi.sending import Headers
 from storage import visitors
+from storage.settings import settings
 from storage.threads import in_thread
 from storage.throttle import network_of
 
@@ -66,7 +68,7 @@ async def admit(exchange: Exchange, scope: Scope, operation: Operation) -> None:
     ticket = door.ticket(token, within) if token else None
     if origin in door.bot.allowed_origins:
         exchange.extra_headers += [(b"access-control-allow-origin", origin.encode("latin-1")), READABLE]
-    elif operation.method != "get" or ticket is None:
+    elif not _is_own_page(origin, door) and (operation.method != "get" or ticket is None):
         raise Problem("origin-not-allowed", "Pages of this origin may not talk to this bot.")
     needs = "id" in exchange.path_values
     if ticket is None and (needs or token):
@@ -88,6 +90,12 @@ async def admit(exchange: Exchange, scope: Scope, operation: Operation) -> None:
         exchange.extra_headers.append((RENEWED.lower().encode(), ticket.token().encode()))
     exchange.visit = Visit(door, ticket)
     exchange.caller = door.caller(ticket.visitor_id if ticket else "")
+
+
+def _is_own_page(origin: str | None, door: visitors.Door) -> bool:
+    """Whether our own page of the bot asks, which those sites may frame that may ask themselves."""
+    at = urlsplit(settings().public_url)
+    return bool(door.bot.allowed_origins) and origin == f"{at.scheme}://{at.netloc}"
 
 
 def _token(scope: Scope) -> str | None:

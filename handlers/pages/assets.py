@@ -51,6 +51,9 @@ SERVED = {
     "redoc-start.js": (None, "redoc-start.js", JAVASCRIPT),
     "page.css": (None, "page.css", "text/css; charset=utf-8"),
     "account.js": (None, "account.js", JAVASCRIPT),
+    "chat.css": (None, "chat.css", "text/css; charset=utf-8"),
+    "chat.js": (None, "chat.js", JAVASCRIPT),
+    "embed.js": (None, "embed.js", JAVASCRIPT),
 }
 
 

@@ -2,6 +2,8 @@
 page that the links of mails lead to.
 """
 
+from typing import Any
+
 from flask import Blueprint, Response, abort, render_template, request
 
 from handlers.pages.assets import SERVED, asset
@@ -28,13 +30,13 @@ REDOC_POLICY = POLICY | {"style-src": "'self' 'unsafe-inline'", "worker-src": "b
 @pages.get("/docs", strict_slashes=False)
 def docs() -> Response:
     """Swagger UI over `/openapi.json`."""
-    return _page("docs.html", POLICY)
+    return page_of("docs.html", POLICY)
 
 
 @pages.get("/redoc", strict_slashes=False)
 def redoc() -> Response:
     """Redoc over `/openapi.json`."""
-    return _page("redoc.html", REDOC_POLICY)
+    return page_of("redoc.html", REDOC_POLICY)
 
 
 @pages.get("/account", strict_slashes=False)
@@ -42,7 +44,7 @@ def account() -> Response:
     """Where the links of mails lead: a form for a password. The token stands behind the `#`, which no browser
     sends, so that no log holds it.
     """
-    return _page("account.html", POLICY)
+    return page_of("account.html", POLICY)
 
 
 @pages.get("/static/docs/<name>")
@@ -64,7 +66,8 @@ def file(name: str) -> Response:
     return response
 
 
-def _page(template: str, policy: dict[str, str]) -> Response:
+def page_of(template: str, policy: dict[str, str], **values: Any) -> Response:
+    """A page under a policy, with what its template shows."""
     headers = {
         "Content-Security-Policy": "; ".join(f"{directive} {source}" for directive, source in policy.items()),
         "Cross-Origin-Opener-Policy": "same-origin",
@@ -72,7 +75,9 @@ def _page(template: str, policy: dict[str, str]) -> Response:
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-cache",
     }
-    return Response(render_template(template, address=_address), headers=headers, mimetype="text/html")
+    return Response(
+        render_template(template, address=_address, **values), headers=headers, mimetype="text/html"
+    )
 
 
 def _address(name: str) -> str:
