@@ -86,6 +86,54 @@ def test_a_search_reads_neither_all_of_a_table_nor_all_of_a_tenant(of: Of, index
             assert not scale.whole_tables(lines) + scale.whole_tenants(lines), (statement, lines)
 
 
+REPORT = [
+    *(
+        f"{topic}\nOur {topic.lower()} may affect revenue, net sales, income, cash, debt, assets and equity "
+        f"in ways that we cannot foresee. A change of interest rates or of inventories in region {number} "
+        "could reduce our profit, our cash flow and the return for shareholders. " * 3
+        for number, topic in enumerate(
+            f"{kind} of {matter}"
+            for kind in ("Risks", "Regulation", "Strategy", "Competition", "Seasons")
+            for matter in ("stores", "suppliers", "currencies", "people", "technology", "weather", "brands")
+        )
+    ),
+    "Tarn Lamps plc\nConsolidated Statements of Operations\n(in millions)\n2024 2023\n"
+    "Net sales 8,120 7,460\nCost of sales 5,230 4,910\nGross profit 2,890 2,550\n"
+    "Research and development 402 377\nOperating income 911 804\nInterest expense 61 58\n"
+    "Provision for income taxes 190 171\nNet income 660 575",
+    "Tarn Lamps plc\nConsolidated Balance Sheets\n(in millions)\n2024 2023\n"
+    "Cash and cash equivalents 1,310 1,105\nAccounts receivable, net 705 640\nInventories 988 930\n"
+    "Total current assets 3,190 2,870\nAccounts payable 612 571\nTotal current liabilities 1,540 1,430\n"
+    "Long-term debt 1,250 1,400\nTotal assets 6,870 6,310\nTotal stockholders' equity 3,720 3,190",
+    "Tarn Lamps plc\nConsolidated Statements of Cash Flows\n(in millions)\n2024 2023\nNet income 660 575\n"
+    "Depreciation and amortization 280 266\nNet cash provided by operating activities 1,020 930\n"
+    "Purchases of property, plant and equipment (410) (385)\nPayments of dividends (120) (110)",
+]
+INCOME, BALANCE, CASH_FLOW = range(len(REPORT) - 2, len(REPORT) + 1)
+COMPUTED = {
+    "How many days of sales stood in receivables at the end of 2024?": {INCOME, BALANCE},
+    "What was the return on assets in 2024?": {INCOME, BALANCE},
+    "What was the return on equity in 2024?": {INCOME, BALANCE},
+    "How large was free cash flow as a percentage of revenue?": {INCOME, CASH_FLOW},
+    "How many times did operating cash flow cover the interest bill?": {INCOME, CASH_FLOW},
+    "What share of long-term debt could operating cash flow repay?": {BALANCE, CASH_FLOW},
+    "What was days payable outstanding?": {INCOME, BALANCE},
+    "By how much did inventories grow compared with cost of sales?": {INCOME, BALANCE},
+    "What part of net income was paid out as dividends?": {INCOME, CASH_FLOW},
+    "What was EBITDA as % of total assets?": {INCOME, BALANCE},
+}
+
+
+def test_what_is_computed_finds_the_page_of_every_figure(of: Of, index: str) -> None:
+    with runner():
+        id = add(of, index, "report.pdf", documents.pdf(REPORT))
+        settled(of, id)
+    for mode in ("hybrid", "keyword"):
+        for question, needed in COMPUTED.items():
+            found = asked(of, question, narrow=Narrow(document_ids=[id]), limit=10, mode=mode)
+            assert needed <= {hit.page for hit in found.hits}, (mode, question)
+
+
 class TestReach:
     def test_nothing_given_nothing_found(self, of: Of, filing: str) -> None:
         found = search(of, "employees", reach=Reach())
