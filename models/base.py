@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +47,28 @@ class Instant(TypeDecorator[datetime]):
 
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-Id = Uuid(as_uuid=False)
+
+
+class _Id(Uuid[str]):
+    """A UUID as text. SQLite keeps its digits, of which SQLAlchemy would make an object to write it out."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(as_uuid=False)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], str | None] | None:
+        """The text of what the database gives."""
+        return super().result_processor(dialect, coltype) if dialect.supports_native_uuid else _written_out
+
+
+def _written_out(digits: str | None) -> str | None:
+    if digits is None:
+        return None
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+Id = _Id()
 
 
 class Base(DeclarativeBase):

@@ -31,6 +31,8 @@ def render(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False
     """Write our column types as plain ones, so that a revision does not change when the application does."""
     if isinstance(item, Instant):
         return "sa.DateTime(timezone=True)"
+    if isinstance(item, sa.Uuid):
+        return "sa.Uuid(as_uuid=False)"
     if isinstance(item, sa.JSON):
         autogen.imports.add("from sqlalchemy.dialects import postgresql")
         return 'sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")'
