@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from sqlalchemy import select
-
-from handlers import turns
+from handlers.answers import Answers
 from handlers.auth import caller
 from handlers.briefing import Briefing, briefing_of
 from handlers.messages import Branch
 from handlers.replies import Events, Listing, Paging
 from handlers.requests import Exchange
 from handlers.schemas import visitors as wire
-from handlers.turns import Order, Stored
+from handlers.turns import Order
 from handlers.visits import Visit
 from models.chat import rewriting
-from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
+from models.chat.conversations import ChatMessage, ChatSession, session_expired
 from models.chat.ports import estimate_tokens
 from models.chat.prompts import CITING
 from models.configuration import Effective
@@ -34,6 +31,7 @@ PASSAGE = 400
 """Tokens that one passage takes of a prompt at most, with its place."""
 OVERHEAD = 64
 """Tokens that a prompt's own words take beside all that is counted."""
+_answers = Answers(wire.show)
 
 
 def config(public_key: str, exchange: Exchange) -> dict[str, Any]:
@@ -77,36 +75,21 @@ def list(public_key: str, id: str, exchange: Exchange, paging: Paging) -> Listin
 
 async def send(public_key: str, id: str, body: dict[str, Any], exchange: Exchange) -> Any:
     """Ask, and answer with the whole reply."""
-    order = await in_thread(_begin, _visit(exchange), id, body)
-    turn = turns.house().begin(order)
-    await turns.whole(turn)
-    if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
-        raise turns.problem_of(turn.reply.error, order.reply_id)
-    return (await _stored(order.reply_id)).message, 201
+    return await _answers.whole(await in_thread(_begin, _visit(exchange), id, body))
 
 
-async def stream(public_key: str, id: str, body: dict[str, Any], exchange: Exchange) -> Events:
+async def stream(public_key: str, id: str, body: dict[str, Any], exchange: Exchange) -> Any:
     """Ask, and answer with the reply's events as they come."""
-    order = await in_thread(_begin, _visit(exchange), id, body)
-    turn = turns.house().begin(order)
-    return Events(await turns.begun(turn, turns.follow(turn, -1, _stored, exchange.path)))
+    return await _answers.streamed(await in_thread(_begin, _visit(exchange), id, body), exchange)
 
 
 async def resume(public_key: str, id: str, last_event_id: str | None, exchange: Exchange) -> Events:
     """Follow the running or last reply, from behind an event."""
-    reply_id, position = None, -1
-    if last_event_id is not None:
-        reply_id, _, place = last_event_id.lower().partition(":")
-        position = int(place)
-    stored = await in_thread(_last_reply, _visit(exchange), id, reply_id)
-    turn = turns.house().turns.get(stored.message["id"])
-    if turn is not None:
-        return Events(turns.follow(turn, position, _stored, exchange.path))
-    reads = partial(in_thread, conversations.note_reader, caller(), stored.message["id"])
-    return Events(turns.follow_stored(stored, position, _stored, exchange.path, reads))
+    visit = _visit(exchange)
+    return await _answers.resumed(lambda db: _session(db, visit, id), id, last_event_id, exchange)
 
 
-async def ask(public_key: str, id: str, body: dict[str, Any], exchange: Exchange) -> Events:
+async def ask(public_key: str, id: str, body: dict[str, Any], exchange: Exchange) -> Any:
     """``stream`` by its shorter path."""
     return await stream(public_key, id, body, exchange)
 
@@ -210,25 +193,3 @@ def _prompt_tokens(persona: Briefing, begun: Begun, question: str, configuration
         rewriting.most_tokens(question, begun.history) if persona.asks_first(question, begun.history) else 0
     )
     return asked + sum(estimate_tokens(text) for text in said) + estimate_tokens(CITING) + passages + OVERHEAD
-
-
-def _last_reply(visit: Visit, id: str, reply_id: str | None) -> Stored:
-    with reading(caller()) as db:
-        _session(db, visit, id)
-        query = select(ChatMessage).where(ChatMessage.session_id == id, ChatMessage.role == "assistant")
-        if reply_id is not None:
-            query = query.where(ChatMessage.id == reply_id)
-        row = db.scalar(query.order_by(ChatMessage.created_at.desc(), ChatMessage.id.desc()).limit(1))
-        if row is None:
-            raise NotFound("There is no reply to follow in this session.")
-        return Stored(wire.show(row), row.retrieved)
-
-
-def _read(of: Any, reply_id: str) -> Stored:
-    with reading(of) as db:
-        row = db.require(ChatMessage, reply_id)
-        return Stored(wire.show(row), row.retrieved)
-
-
-async def _stored(reply_id: str) -> Stored:
-    return await in_thread(_read, caller(), reply_id)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
 from handlers import reach, turns
+from handlers.answers import Answers
 from handlers.auth import caller, require_stack_capability
 from handlers.briefing import Briefing, briefing_of
-from handlers.problems import Problem
 from handlers.replies import Events, Listing, Paging, place_of
 from handlers.requests import Exchange, Replay
 from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
-from models.access import Caller
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus, session_expired
 from models.errors import FeatureDisabled, Forbidden, NotFound, RuleBroken
 from models.personas import Persona
@@ -30,6 +28,7 @@ from storage.database import Session, reading, transaction
 from storage.threads import in_thread
 
 STOP_SECONDS = 3.0
+_answers = Answers(wire.show)
 COLUMNS = [
     "id",
     "role",
@@ -92,33 +91,12 @@ def _check_leaf(db: Session, session_id: str, leaf: str | None) -> None:
 
 async def send(id: str, body: dict[str, Any], exchange: Exchange, replay: Replay | None = None) -> Any:
     """Ask, and answer with the whole reply."""
-    begun = await in_thread(_begin, id, body, replay)
-    if isinstance(begun, Stored):
-        return begun.message, 201, {"Idempotent-Replayed": "true"}
-    return await _whole(begun)
-
-
-async def _whole(order: Order) -> Any:
-    turn = turns.house().begin(order)
-    await turns.whole(turn)
-    stored = await _stored(order.reply_id)
-    if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
-        raise turns.problem_of(turn.reply.error, order.reply_id)
-    return stored.message, 201
+    return await _answers.whole(await in_thread(_begin, id, body, replay))
 
 
 async def stream(id: str, body: dict[str, Any], exchange: Exchange, replay: Replay | None = None) -> Any:
     """Ask, and answer with the reply's events as they come."""
-    begun = await in_thread(_begin, id, body, replay)
-    if isinstance(begun, Stored):
-        replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
-        return Events(replayed), 200, {"Idempotent-Replayed": "true"}
-    return await _streamed(begun, exchange)
-
-
-async def _streamed(order: Order, exchange: Exchange) -> Events:
-    turn = turns.house().begin(order)
-    return Events(await turns.begun(turn, turns.follow(turn, -1, _stored, exchange.path)))
+    return await _answers.streamed(await in_thread(_begin, id, body, replay), exchange)
 
 
 async def regenerate(
@@ -126,13 +104,9 @@ async def regenerate(
 ) -> Any:
     """Answer the last question once more; whole, or as events where these are accepted."""
     begun = await in_thread(_begin_again, id, body or {}, replay)
-    is_stream = exchange.media_type == "text/event-stream"
-    if isinstance(begun, Stored):
-        if is_stream:
-            replayed = turns.follow_stored(begun, -1, _stored, exchange.path)
-            return Events(replayed), 200, {"Idempotent-Replayed": "true"}
-        return begun.message, 201, {"Idempotent-Replayed": "true"}
-    return await (_streamed(begun, exchange) if is_stream else _whole(begun))
+    if exchange.media_type == "text/event-stream":
+        return await _answers.streamed(begun, exchange)
+    return await _answers.whole(begun)
 
 
 def rate(id: str, message_id: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -169,16 +143,7 @@ def _reply(db: Session, id: str, message_id: str) -> tuple[ChatSession, ChatMess
 
 async def resume(id: str, last_event_id: str | None, exchange: Exchange) -> Events:
     """Follow the running or last reply, from behind an event."""
-    reply_id, position = None, -1
-    if last_event_id is not None:
-        reply_id, _, place = last_event_id.lower().partition(":")
-        position = int(place)
-    stored = await in_thread(_last_reply, id, reply_id)
-    turn = turns.house().turns.get(stored.message["id"])
-    if turn is not None:
-        return Events(turns.follow(turn, position, _stored, exchange.path))
-    reads = partial(in_thread, conversations.note_reader, caller(), stored.message["id"])
-    return Events(turns.follow_stored(stored, position, _stored, exchange.path, reads))
+    return await _answers.resumed(lambda db: reach.session(db, id), id, last_event_id, exchange)
 
 
 async def stop(id: str) -> dict[str, Any]:
@@ -192,43 +157,21 @@ async def stop(id: str) -> dict[str, Any]:
         await turn.stored.wait()
     else:
         await _wait_for_end(reply_id)
-    return {"stopped": True, "message": (await _stored(reply_id)).message}
+    return {"stopped": True, "message": (await _answers.stored(reply_id)).message}
 
 
 async def _wait_for_end(reply_id: str) -> None:
-    stored = await _stored(reply_id)
+    stored = await _answers.stored(reply_id)
     deadline = time.monotonic() + STOP_SECONDS
     while stored.message["status"] == MessageStatus.STREAMING and time.monotonic() < deadline:
         await turns.poll()
-        stored = await _stored(reply_id)
+        stored = await _answers.stored(reply_id)
 
 
 def _request_stop(id: str) -> str | None:
     with transaction(caller()) as db:
         reach.session(db, id)
         return conversations.request_stop(db, id)
-
-
-def _last_reply(id: str, reply_id: str | None) -> Stored:
-    with reading(caller()) as db:
-        reach.session(db, id)
-        query = select(ChatMessage).where(ChatMessage.session_id == id, ChatMessage.role == "assistant")
-        if reply_id is not None:
-            query = query.where(ChatMessage.id == reply_id)
-        row = db.scalar(query.order_by(ChatMessage.created_at.desc(), ChatMessage.id.desc()).limit(1))
-        if row is None:
-            raise NotFound("There is no reply to follow in this session.")
-        return Stored(wire.show(row), row.retrieved)
-
-
-def _read(of: Caller, reply_id: str) -> Stored:
-    with reading(of) as db:
-        row = db.require(ChatMessage, reply_id)
-        return Stored(wire.show(row), row.retrieved)
-
-
-async def _stored(reply_id: str) -> Stored:
-    return await in_thread(_read, caller(), reply_id)
 
 
 def _begin(id: str, body: dict[str, Any], replay: Replay | None) -> Order | Stored:
@@ -263,7 +206,7 @@ def _turn(
         if replay is not None:
             earlier = replay.message_id(db)
             if earlier is not None:
-                return _replayed(db, earlier)
+                return _answers.replayed(db.require(ChatMessage, earlier))
         require_stack_capability(db, session.stack_id, "chat_ai")
         session.accept_question()
         configuration = effective(db, session.stack_id)
@@ -287,17 +230,6 @@ def _turn(
         )
         quotas.admit(caller(), order.reply_id, order.tokens)
         return order
-
-
-def _replayed(db: Session, reply_id: str) -> Stored:
-    row = db.require(ChatMessage, reply_id)
-    if row.is_running and not row.is_abandoned:
-        raise Problem(
-            "idempotency-in-progress",
-            "The first request with this Idempotency-Key is still being answered.",
-            headers={"Retry-After": "1"},
-        )
-    return Stored(wire.show(row), row.retrieved)
 
 
 def _answering(db: Session, session: ChatSession) -> Briefing:

@@ -16,7 +16,7 @@ import random
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -163,27 +163,8 @@ class OpenAIProvider:
     async def count_models(self) -> int | None:
         """How many models the server lists; None where it keeps no list. Raises `ProviderError`."""
         connection = self._connection()
-        connection.active += 1
-        try:
-            async with asyncio.timeout(self._first_byte_timeout):
-                response: Any = await connection.client.get(
-                    "/models",
-                    cast_to=httpx2.Response,
-                    options={"timeout": self._timeout},
-                    stream=True,
-                    stream_cls=AsyncStream[Any],
-                )
-                try:
-                    return _counted_models(await _whole(response))
-                finally:
-                    await response.aclose()
-        except _FAULTS as error:
-            fault = _explained(error, late=False, begun=False)
-        finally:
-            connection.active -= 1
-        if fault.status in (404, 405, 501):
-            return None
-        raise fault
+        body = await self._answer(connection.client.get, "/models", self._first_byte_timeout)
+        return None if body is None else _counted_models(body)
 
     async def moderate(self, text: str) -> list[str] | None:
         """What the server's moderation (`/moderations`) objects to in a text, by its own names; None where it
@@ -192,19 +173,28 @@ class OpenAIProvider:
         connection = self._connection()
         if _NO_MODERATION in connection.refused:
             return None
+        post = partial(connection.client.post, body={"input": text})
+        body = await self._answer(post, "/moderations", MODERATION_SECONDS)
+        if body is None:
+            connection.refused.add(_NO_MODERATION)
+            return None
+        return _objections(body)
+
+    async def _answer(self, ask: Callable[..., Awaitable[Any]], path: str, seconds: float) -> bytes | None:
+        """What the server answers within that time; None where it serves no such path."""
+        connection = self._connection()
         connection.active += 1
         try:
-            async with asyncio.timeout(MODERATION_SECONDS):
-                response: Any = await connection.client.post(
-                    "/moderations",
-                    body={"input": text},
+            async with asyncio.timeout(seconds):
+                response = await ask(
+                    path,
                     cast_to=httpx2.Response,
                     options={"timeout": self._timeout},
                     stream=True,
                     stream_cls=AsyncStream[Any],
                 )
                 try:
-                    return _objections(await _whole(response))
+                    return await _whole(response)
                 finally:
                     await response.aclose()
         except _FAULTS as error:
@@ -212,7 +202,6 @@ class OpenAIProvider:
         finally:
             connection.active -= 1
         if fault.status in (404, 405, 501):
-            connection.refused.add(_NO_MODERATION)
             return None
         raise fault
 
