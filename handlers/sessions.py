@@ -276,7 +276,7 @@ def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> tuple
         asked = select(Persona.id, Persona.stack_id, Persona.is_active)
         persona = db.execute(asked.where(Persona.id == persona_id, reach.given())).first()
         if persona is None:
-            raise RuleBroken("There is no such resource.", pointer="/persona_id")
+            raise NotFound(pointer="/persona_id")
         if stack_id is not None and persona.stack_id != stack_id:
             raise RuleBroken("This persona belongs to another stack.", pointer="/persona_id")
         if not persona.is_active:

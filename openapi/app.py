@@ -59,6 +59,7 @@ def create() -> ASGIApp:
     app.add_api(
         contract.spec, resolver=Resolver(lambda operation_id: contract.operations[operation_id].function)
     )
+    app.app.url_map.merge_slashes = False  # a path with an empty part is unknown, not redirected
     app.app.register_blueprint(pages)
     app.app.add_url_rule(
         "/openapi.yaml",

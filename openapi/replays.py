@@ -102,7 +102,7 @@ def _without_secrets(body: bytes) -> bytes:
 
 
 def _fingerprint(exchange: Exchange) -> str:
-    digest = hashlib.sha256(exchange.path.rstrip("/").encode())
+    digest = hashlib.sha256(orjson.dumps(exchange.path_values, option=orjson.OPT_SORT_KEYS))
     digest.update(exchange.body_fingerprint.encode())
     for name, value in sorted(exchange.arguments.items()):
         if isinstance(value, Upload):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from collections.abc import Callable
 
 import httpx
@@ -61,6 +62,17 @@ class TestCreate:
         finally:
             with server.database() as db:
                 db.delete(db.get_one(Stack, other_id))
+
+    def test_a_strangers_persona_is_told_like_one_that_never_was(
+        self, client: httpx.Client, other: httpx.Client
+    ) -> None:
+        mine = f"{SESSIONS}/{begin(client)['id']}"
+        for persona in (begin(other)["persona_id"], str(uuid.uuid4())):
+            body = {"title": "Mine", "persona_id": persona}
+            for method, url in (("POST", SESSIONS), ("PUT", mine), ("PATCH", mine)):
+                response = client.request(method, url, json=body)
+                assert response.status_code == 404
+                assert response.json()["errors"][0]["pointer"] == "/persona_id"
 
     def test_metadata_and_model_are_kept(self, client: httpx.Client) -> None:
         made = begin(client, title="Q3", model="some-model", metadata={"ticket": "FIN-7"})
