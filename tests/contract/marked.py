@@ -12,7 +12,7 @@ from sqlalchemy import select
 from models.work import Job, JobStatus
 from tests import canary
 from tests.contract import conformance
-from tests.contract.specimens import NOTE, Operation, Specimens, operations
+from tests.contract.specimens import NOTE, Operation, Specimens, operation_of, operations
 from tests.servers import Server
 
 SPARED = {
@@ -95,11 +95,14 @@ def plant(server: Server) -> None:
     tenant = server.bootstrap(f"Tenant {canary.NAME}", email=f"{canary.WORD}@example.com")
     canary.keys.add(tenant["api_key"])
     with canary.singing(), conformance.client(server.url, tenant["api_key"]) as client:
-        write_everything(Marked(client, tenant))
+        specimens = Marked(client, tenant)
+        write_everything(specimens)
         deadline = time.monotonic() + SETTLES_WITHIN
         while _is_busy(server, tenant["tenant_id"]):
             assert time.monotonic() < deadline, "the canary's jobs did not come to their end"
             time.sleep(0.05)  # the server is at work
+        found = specimens.send(operation_of("search.run"))  # so that the server remembers what it looked at
+        assert canary.WORD in found.text
     server.canary = tenant
 
 
