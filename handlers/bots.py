@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from itertools import count
 from typing import Any
 
 from sqlalchemy import delete as remove
@@ -17,12 +16,13 @@ from handlers.replies import Listing, Paging, Upload, created, with_query
 from handlers.requests import Exchange
 from handlers.schemas import bots as wire
 from handlers.sessions import listing
+from handlers.slugs import free_slug, one_at_a_time
 from models.audit import AuditAction
 from models.bots import Bot
 from models.chat.conversations import ChatSession
-from models.errors import Conflict, RuleBroken
-from models.personas import LONGEST_SLUG, Persona, slug_of
-from models.tenancy import Organization, Stack, Tenant
+from models.errors import RuleBroken
+from models.personas import Persona
+from models.tenancy import Organization, Stack
 from storage import audit
 from storage import icons as pictures
 from storage.database import Session, reading, transaction
@@ -97,9 +97,9 @@ def list(paging: Paging, stack_id: str | None = None, is_active: bool | None = N
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Put a persona on sites and make its public key."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         persona = db.require(Persona, body["persona_id"], pointer="/persona_id")
-        bot = Bot(stack_id=persona.stack_id, name=body["name"], slug=_free_slug(db, body))
+        bot = Bot(stack_id=persona.stack_id, name=body["name"], slug=free_slug(db, Bot, body))
         bot.epoch = 0
         _apply(db, bot, {**DEFAULTS, **body})
         return created(wire.show(bot), f"/api/v1/chat/bots/{bot.id}")
@@ -202,29 +202,12 @@ def _icon(icon: pictures.Icon) -> dict[str, Any]:
     return {"name": icon.name, "url": icon.url, "shared": icon.shared}
 
 
-def _one_at_a_time(db: Session) -> None:
-    """Wait for others who write bots of this tenant: slugs are chosen among all."""
-    db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
-
-
-def _free_slug(db: Session, body: dict[str, Any]) -> str:
-    """The slug that was asked for, if nobody has it; else one made of the name, numbered where taken."""
-    wanted = body.get("slug") or slug_of(body["name"])
-    stem = wanted[: LONGEST_SLUG - 6].rstrip("-")
-    taken = set(db.scalars(select(Bot.slug).where(Bot.slug.startswith(stem, autoescape=True))))
-    if wanted not in taken:
-        return str(wanted)
-    if "slug" in body:
-        raise Conflict("The slug is taken.", pointer="/slug")
-    return next(slug for slug in (f"{stem}-{number}" for number in count(2)) if slug not in taken)
-
-
 def _changed(id: str, values: dict[str, Any]) -> dict[str, Any]:
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         bot = db.require(Bot, id, lock=True)
         if values.get("slug", bot.slug) != bot.slug:
-            bot.slug = _free_slug(db, values)
+            bot.slug = free_slug(db, Bot, values)
         _apply(db, bot, values)
         return _shown(db, bot)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 from sqlalchemy import delete as remove
@@ -15,21 +14,20 @@ from handlers.auth import caller, require_stack_capability
 from handlers.briefing import briefing_of
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import personas as wire
+from handlers.slugs import free_slug, one_at_a_time
 from models.base import new_id
 from models.bots import Bot
 from models.chat.conversations import ChatSession
 from models.errors import Conflict, NotFound, RuleBroken
 from models.knowledge.library import Category, KnowledgeIndex
 from models.personas import (
-    LONGEST_SLUG,
     Persona,
     PersonaCategory,
     PersonaIndex,
     PersonaVersion,
     Rewriter,
-    slug_of,
 )
-from models.tenancy import Organization, Stack, Tenant
+from models.tenancy import Organization, Stack
 from storage import audit, quotas
 from storage.configurations import effective
 from storage.conversations import Begun
@@ -105,10 +103,10 @@ def list(paging: Paging, stack_id: str | None = None, organization: str | None =
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Define a persona."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         db.require(Stack, body["stack_id"], pointer="/stack_id")
         require_stack_capability(db, body["stack_id"], "chat_ai")
-        persona = Persona(stack_id=body["stack_id"], name=body["name"], slug=_free_slug(db, body))
+        persona = Persona(stack_id=body["stack_id"], name=body["name"], slug=free_slug(db, Persona, body))
         _apply(db, persona, {**DEFAULTS, **body})
         return created(wire.show(persona), f"/api/v1/chat/personas/{persona.id}")
 
@@ -122,7 +120,7 @@ def get(id: str) -> dict[str, Any]:
 def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set every field; what is left out takes its default."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         persona = db.require(Persona, id, lock=True)
         if body["stack_id"] != persona.stack_id:
             raise RuleBroken("A persona stays in its stack.", pointer="/stack_id")
@@ -133,7 +131,7 @@ def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
 def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the fields that came."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         persona = db.require(Persona, id, lock=True)
         _apply(db, persona, body)
         return wire.show(persona)
@@ -152,12 +150,12 @@ def delete(id: str) -> None:
 def duplicate(id: str, body: dict[str, Any] | None = None) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make another persona with the same settings, assigned to nobody; never the default one."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         original = db.require(Persona, id)
         require_stack_capability(db, original.stack_id, "chat_ai")
         named = {"name": f"{original.name[:190]} (copy)", **(body or {})}
         values = {**_kept(original), **named, "is_default": False}
-        copy = Persona(stack_id=original.stack_id, name=values["name"], slug=_free_slug(db, named))
+        copy = Persona(stack_id=original.stack_id, name=values["name"], slug=free_slug(db, Persona, named))
         _apply(db, copy, {name: value for name, value in values.items() if name != "slug"})
         return created(wire.show(copy), f"/api/v1/chat/personas/{copy.id}")
 
@@ -187,7 +185,7 @@ def versions(id: str, paging: Paging) -> Listing:
 def restore(id: str, version: int) -> dict[str, Any]:
     """Make an earlier state the present one, as a new version."""
     with transaction(caller()) as db:
-        _one_at_a_time(db)
+        one_at_a_time(db)
         persona = db.require(Persona, id, lock=True)
         kept = db.scalar(
             select(PersonaVersion).where(PersonaVersion.persona_id == id, PersonaVersion.version == version)
@@ -240,23 +238,6 @@ def _trial(id: str, question: str) -> turns.Order:
     return order
 
 
-def _one_at_a_time(db: Session) -> None:
-    """Wait for others who write personas of this tenant: slugs and the default one are chosen among all."""
-    db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
-
-
-def _free_slug(db: Session, body: dict[str, Any]) -> str:
-    """The slug that was asked for, if nobody has it; else one made of the name, numbered where taken."""
-    wanted = body.get("slug") or slug_of(body["name"])
-    stem = wanted[: LONGEST_SLUG - 6].rstrip("-")
-    taken = set(db.scalars(select(Persona.slug).where(Persona.slug.startswith(stem, autoescape=True))))
-    if wanted not in taken:
-        return str(wanted)
-    if "slug" in body:
-        raise Conflict("The slug is taken.", pointer="/slug")
-    return next(slug for slug in (f"{stem}-{number}" for number in count(2)) if slug not in taken)
-
-
 def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     """Set fields, check what they refer to, and keep the result as a new version."""
     is_new = persona.version is None
@@ -274,7 +255,7 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
             other.is_default = other is persona
         db.flush()  # before this one takes their place: a stack has one at most
     if not is_new and values.get("slug", persona.slug) != persona.slug:
-        persona.slug = _free_slug(db, values)
+        persona.slug = free_slug(db, Persona, values)
     for name, value in values.items():
         if name not in ("accessible_index_ids", "accessible_category_ids", "slug", "stack_id"):
             setattr(persona, name, value)
