@@ -114,6 +114,8 @@ def test_who_does_everything_meets_nothing_of_the_canary(choir: Server, fake_pro
         marked.write_everything(ours)
         for operation in READ:
             ours.send(operation)
+        question = {"query": "By how much did revenue rise?"}
+        client.post("/api/v1/chat/knowledge/search", json=question).raise_for_status()
         told = {json.loads(sent.body)["type"] for sent in receiver.wait("all", 5)}
         assert "session.created" in told
         assert any(canary.WORD not in str(request.body) for request in fake_provider.requests)
