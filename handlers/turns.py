@@ -450,8 +450,9 @@ class House:
             if turn.order.session_id
         ]
         try:
+            # What a reply comes to is computed there, too: its figures take a while to check.
             wishes = await in_thread(
-                conversations.record, progress, retrievals, [turn.ending() for turn in endings]
+                lambda: conversations.record(progress, retrievals, [turn.ending() for turn in endings])
             )
         except Exception as fault:
             log.error("replies could not be written", exc_info=fault)
