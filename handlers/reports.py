@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from handlers.replies import Text, csv_rows
@@ -13,11 +13,15 @@ from models.chat.analytics import MOST_STEPS, STEPS, Span
 from models.errors import RuleBroken
 
 DEFAULT_DAYS = 30
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+"""Far from the ends of the calendar, so that an interval's border is always in it."""
 
 
 def span_of(start: str | None, end: str | None, interval: str) -> Span:
     """The intervals that were asked for."""
     until = datetime.fromisoformat(end) if end else now()
+    if not EARLIEST < until < LATEST:
+        raise RuleBroken("There are no figures of such a time.", parameter="to")
     since = datetime.fromisoformat(start) if start else until - timedelta(days=DEFAULT_DAYS)
     if since >= until:
         raise RuleBroken("This is not after the beginning.", parameter="to")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -40,6 +41,17 @@ def _uuid(text: str) -> bool:
     return re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is not None
 
 
+def _instant(text: str) -> bool:
+    """RFC 3339, and an instant that the calendar has in UTC, too."""
+    if re.fullmatch(r"[0-9-]{10}T[0-9:]{8}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})", text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 def draft4(schema: Any) -> Any:
     """An OpenAPI 3.0 schema as JSON Schema draft 4: ``nullable`` spelled out, annotations left."""
     if isinstance(schema, list):
@@ -61,9 +73,8 @@ def draft4(schema: Any) -> Any:
 def compile_schema(schema: dict[str, Any]) -> jsonschema_rs.Validator:
     """A validator that checks formats and never repeats the value in its words."""
     prepared = draft4(copy.deepcopy(schema))
-    return jsonschema_rs.Draft4Validator(
-        prepared, validate_formats=True, formats={"uuid": _uuid, "binary": lambda _: True}, mask="the value"
-    )
+    formats = {"uuid": _uuid, "date-time": _instant, "binary": lambda _: True}
+    return jsonschema_rs.Draft4Validator(prepared, validate_formats=True, formats=formats, mask="the value")
 
 
 def faults_of(validator: jsonschema_rs.Validator, value: Any, base: str = "") -> list[Fault]:

@@ -137,6 +137,8 @@ class TestFigures:
         [
             {"from": "2026-03-04T00:00:00Z", "to": "2026-03-04T00:00:00Z"},
             {"from": "2020-03-04T00:00:00Z", "to": "2026-03-04T00:00:00Z", "interval": "hour"},
+            {"to": "9999-12-31T23:59:59Z", "interval": "week"},
+            {"to": "0001-01-01T00:00:00Z"},
         ],
     )
     def test_what_cannot_be_answered_is_refused(self, client: httpx.Client, query: dict[str, str]) -> None:

@@ -98,6 +98,10 @@ class TestParameters:
             ({"type": "boolean"}, ["false"], False),
             ({"type": "string"}, ["7"], "7"),
             ({"type": "array", "items": {"type": "integer"}}, ["1", "2"], [1, 2]),
+            *(
+                ({"type": "string", "format": "date-time"}, [text], text)
+                for text in ("9999-12-31T23:59:59Z", "2026-11-26T12:00:00.123456789+02:00")
+            ),
             (
                 {"type": "string", "format": "uuid"},
                 ["01934C5E-7D2A-7C3B-9A44-5F1D2B6C8E90"],
@@ -120,6 +124,13 @@ class TestParameters:
             ({"type": "number"}, ["1e999"]),
             ({"type": "boolean"}, ["yes"]),
             ({"type": "string", "format": "uuid"}, ["none"]),
+            ({"type": "string", "format": "date-time"}, ["2026-11-26"]),
+            ({"type": "string", "format": "date-time"}, ["2026-02-30T12:00:00Z"]),
+            ({"type": "string", "format": "date-time"}, ["2026-11-26T12:00:00"]),
+            ({"type": "string", "format": "date-time"}, ["2026-11-26t12:00:00z"]),
+            ({"type": "string", "format": "date-time"}, ["2016-12-31T23:59:60Z"]),
+            ({"type": "string", "format": "date-time"}, ["0001-01-01T00:00:00+02:00"]),
+            ({"type": "string", "format": "date-time"}, ["9999-12-31T23:59:59-02:00"]),
             ({"type": "string"}, ["a", "b"]),
         ],
     )
