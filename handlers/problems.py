@@ -129,7 +129,8 @@ class Problem(Exception):
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         fault = next(iter(self.faults), {})
         where = fault.get("parameter") or fault.get("pointer", "").lstrip("/").replace("/", ".") or None
-        detail = f"{self.detail} ({fault['detail']})" if fault else self.detail
+        more = fault.get("detail", "")
+        detail = self.detail if more in self.detail else f"{self.detail} ({more})"
         return {
             "error": {"message": detail, "type": kind, "param": where, "code": self.code.replace("-", "_")}
         }

@@ -17,11 +17,11 @@ from models.audit import AuditAction, is_shown, name_of
 from models.base import now
 from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
 from models.configuration import Effective
-from models.errors import Conflict, NotFound, RuleBroken
+from models.errors import Conflict, NotFound, ReplyRunning, RuleBroken
 from models.personas import Persona
 from models.tenancy import Stack
 from storage import audit, conversations, events, library, retrieval
-from storage.configurations import check_room, effective
+from storage.configurations import check_room, effective, is_idle
 from storage.database import Session, reading, transaction
 
 ORDERINGS = {
@@ -114,8 +114,10 @@ def bulk(body: dict[str, Any]) -> dict[str, Any]:
             results.append({"id": id, "status": "ok", **_do(action, id, dry_run)})
         except NotFound:
             results.append({"id": id, "status": "not_found"})
-        except Conflict:
+        except ReplyRunning:
             results.append({"id": id, "status": "reply_running"})
+        except Conflict:
+            results.append({"id": id, "status": "no_room"})
     succeeded = sum(result["status"] == "ok" for result in results)
     return {"results": results, "succeeded": succeeded, "failed": len(results) - succeeded}
 
@@ -147,13 +149,18 @@ def _do(action: str, id: str, dry_run: bool) -> dict[str, Any]:
             if not dry_run:
                 library.delete_session_files(db, session.id)
                 conversations.remove_session(db, session)
-        elif not dry_run:
-            if action == "restore":
-                _revive(db, effective(db, session.stack_id), session)
-            before = session.status
-            session.status = SessionStatus.ACTIVE if action == "restore" else SessionStatus.ARCHIVED
-            _note_change(db, session, status=before)
-    return {}
+            return {}
+        if action == "restore":
+            _check_room(db, effective(db, session.stack_id), session)
+        if dry_run:
+            return {}
+        before = session.status
+        if action == "restore":
+            session.status, session.revived_at = SessionStatus.ACTIVE, now()
+        else:
+            session.status = SessionStatus.ARCHIVED
+        _note_change(db, session, status=before)
+        return {}
 
 
 def _note_change(db: Session, session: ChatSession, **before: Any) -> None:
@@ -165,11 +172,11 @@ def _note_change(db: Session, session: ChatSession, **before: Any) -> None:
         audit.note(db, AuditAction.UPDATE, "session", session.id, fields=names, values=told)
 
 
-def _revive(db: Session, configuration: Effective, session: ChatSession) -> None:
-    """Let a session that is not active begin anew to be idle, if its user has room for it."""
-    if session.status != SessionStatus.ACTIVE and session.user_id is not None:
+def _check_room(db: Session, configuration: Effective, session: ChatSession) -> None:
+    """Raise ``Conflict`` if to revive the session would be one more active than its user may have."""
+    is_counted = session.status == SessionStatus.ACTIVE and not is_idle(configuration, session)
+    if session.user_id is not None and not is_counted:
         check_room(db, configuration, session.user_id, session.stack_id)
-    session.revived_at = now()
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -303,7 +310,8 @@ def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[s
     if "model" in values:
         configuration.check_model(values["model"], "/model")
     if values.get("status") == SessionStatus.ACTIVE:
-        _revive(db, configuration, session)
+        _check_room(db, configuration, session)
+        session.revived_at = now()
     for name in ("title", "status", "model"):
         if name in values:
             setattr(session, name, values[name])

@@ -205,6 +205,21 @@ class TestSessions:
         begin(admin)
         assert admin.patch(f"{SESSIONS}/{first}", json={"status": "active"}).status_code == 409
 
+    def test_none_is_restored_beyond_what_is_allowed(
+        self, admin: httpx.Client, settle: Callable[..., None], server_with_provider: Server
+    ) -> None:
+        settle(max_concurrent_sessions=1, session_timeout_minutes=30)
+        idle = str(begin(admin)["id"])
+        with server_with_provider.database() as db:
+            db.get_one(ChatSession, idle).created_at = now() - timedelta(minutes=31)
+        begin(admin)
+        revived = admin.patch(f"{SESSIONS}/{idle}", json={"status": "active"})
+        assert (revived.status_code, revived.json()["error"]) == (409, "conflict")
+        for dry_run in (True, False):
+            body = {"action": "restore", "ids": [idle], "dry_run": dry_run}
+            told = admin.post(f"{SESSIONS}/bulk", json=body).json()
+            assert told == {"results": [{"id": idle, "status": "no_room"}], "succeeded": 0, "failed": 1}
+
     def test_an_idle_one_expires_until_it_is_revived(
         self, admin: httpx.Client, settle: Callable[..., None], server_with_provider: Server
     ) -> None:

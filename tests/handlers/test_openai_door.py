@@ -85,6 +85,9 @@ class TestComplete:
         with pytest.raises(openai.NotFoundError) as unknown:
             door.chat.completions.create(model="no-such", messages=asked("Hi"))
         assert unknown.value.code == "not_found"
+        with pytest.raises(openai.UnprocessableEntityError) as last:
+            door.chat.completions.create(model="assistant", messages=[{"role": "assistant", "content": "Hi"}])
+        assert str(last.value).count("The last message has to be") == 1
         with pytest.raises(openai.InternalServerError):
             door.chat.completions.create(model="assistant", messages=asked("Hi [[status=401]]"))
         url = f"{server_with_provider.url}/openai/v1"
