@@ -204,7 +204,7 @@ class _Draft:
     @classmethod
     def of(cls, body: dict[str, Any], file: Upload | None) -> _Draft:
         return cls(
-            body["index_id"].lower(),
+            body["index_id"],
             body["name"],
             body.get("category_ids", []),
             body.get("metadata", {}),

@@ -42,7 +42,7 @@ def list(id: str, paging: Paging) -> Listing:
 
 def assign(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Let these users chat with the persona; whoever is not eligible refuses all."""
-    wanted = [user_id.lower() for user_id in body["user_ids"]]
+    wanted = body["user_ids"]
     with transaction(caller()) as db:
         persona = db.require(Persona, id, lock=True)
         _check_eligible(db, persona.stack_id, wanted)
@@ -56,7 +56,7 @@ def assign(id: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def unassign(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Take the persona from these users; one that does not have it is told as unchanged."""
-    wanted = [user_id.lower() for user_id in body["user_ids"]]
+    wanted = body["user_ids"]
     with transaction(caller()) as db:
         persona = db.require(Persona, id, lock=True)
         link = and_(PersonaAssignment.persona_id == persona.id, PersonaAssignment.user_id.in_(wanted))

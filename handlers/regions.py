@@ -73,7 +73,7 @@ def assign(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Admit a user to these regions and to no other."""
     with transaction(caller()) as db:
         user = db.require(User, id, lock=True)
-        wanted = [region_id.lower() for region_id in body["region_ids"]]
+        wanted = body["region_ids"]
         for position, region_id in enumerate(wanted):
             db.require(Region, region_id, pointer=f"/region_ids/{position}")
         held = set(_of(db, user.id)["region_ids"])

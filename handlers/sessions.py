@@ -105,7 +105,7 @@ def bulk(body: dict[str, Any]) -> dict[str, Any]:
     """Do the same to many conversations, each told for itself."""
     action, dry_run = body["action"], body.get("dry_run", False)
     most = MOST_EXPORTED if action == "export" else MOST_AT_ONCE
-    ids = [id.lower() for id in body["ids"]] if "ids" in body else _ids_of(body["filter"], most)
+    ids = body["ids"] if "ids" in body else _ids_of(body["filter"], most)
     if len(ids) > most:
         raise RuleBroken(f"At most {most} at once.", pointer="/ids" if "ids" in body else "/filter")
     results = []

@@ -45,7 +45,7 @@ def list(paging: Paging, tenant_id: str | None = None, product_id: str | None = 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Give a tenant the right to a product."""
     with changing() as db:
-        if body["tenant_id"].lower() == PLATFORM:
+        if body["tenant_id"] == PLATFORM:
             raise NotFound(pointer="/tenant_id")
         tenant = db.require(Tenant, body["tenant_id"], pointer="/tenant_id")
         product = db.require(Product, body["product_id"], pointer="/product_id")

@@ -271,6 +271,12 @@ class ValidationOperation:
                 arguments["body"] = exchange.body
             if faults:
                 raise Problem("validation-failed", _summary(faults), faults=faults)
+            if media_type is not None:
+                schema, _ = self.bodies[media_type]
+                if media_type == "multipart/form-data":
+                    arguments |= ids_in_lower_case(schema, body)
+                else:
+                    arguments["body"] = exchange.body = ids_in_lower_case(schema, exchange.body)
             exchange.arguments = self._gather(arguments, exchange)
             await self.next_app(scope, receive, send)
         finally:
@@ -413,6 +419,18 @@ def _inline(contract: Contract, schema: Any) -> Any:
     if "$ref" in schema:
         return _inline(contract, contract.resolve(schema))
     return {key: _inline(contract, value) for key, value in schema.items()}
+
+
+def ids_in_lower_case(schema: dict[str, Any], value: Any) -> Any:
+    """What fits the schema, with its ids as they are kept: in capitals they are the same (RFC 9562)."""
+    if isinstance(value, str) and schema.get("format") == "uuid":
+        return value.lower()
+    if isinstance(value, list) and "items" in schema:
+        return [ids_in_lower_case(schema["items"], item) for item in value]
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        return {name: ids_in_lower_case(known.get(name, {}), item) for name, item in value.items()}
+    return value
 
 
 def _summary(faults: list[Fault]) -> str:

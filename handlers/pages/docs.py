@@ -39,6 +39,13 @@ def redoc() -> Response:
     return page_of("redoc.html", REDOC_POLICY)
 
 
+@pages.after_request
+def _one_date(response: Response) -> Response:
+    """The server in front says the time; Flask does, too, wherever it answers under a condition."""
+    response.headers.pop("Date", None)
+    return response
+
+
 @pages.get("/account", strict_slashes=False)
 def account() -> Response:
     """Where the links of mails lead: a form for a password. The token stands behind the `#`, which no browser

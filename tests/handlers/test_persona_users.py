@@ -37,7 +37,7 @@ class TestAssignment:
     ) -> None:
         member, stack = client_with(role="member"), {"stack_id": server.tenant["stack_id"]}
         url, body = f"{PERSONAS}/{persona['id']}", {"user_ids": [me(member)]}
-        assert member.post("/api/v1/chat/sessions", json={"persona_id": persona["id"]}).status_code == 422
+        assert member.post("/api/v1/chat/sessions", json={"persona_id": persona["id"]}).status_code == 404
         assert client.post(f"{url}/assign-users", json=body).json()["assigned"] == body["user_ids"]
         assert client.post(f"{url}/assign-users", json=body).json()["unchanged"] == body["user_ids"]
         assert [u["id"] for u in client.get(f"{url}/users").json()["results"]] == body["user_ids"]
@@ -45,7 +45,7 @@ class TestAssignment:
         assert [p["id"] for p in given] == [persona["id"]]
         begin(member, persona_id=persona["id"])
         assert client.post(f"{url}/unassign-users", json=body).json()["unassigned"] == body["user_ids"]
-        assert member.post("/api/v1/chat/sessions", json={"persona_id": persona["id"]}).status_code == 422
+        assert member.post("/api/v1/chat/sessions", json={"persona_id": persona["id"]}).status_code == 404
         assert member.get(f"{PERSONAS}/assigned", params=stack).json()["data"] == []
 
     def test_only_who_has_seat_and_region_is_eligible_and_each_other_is_named(

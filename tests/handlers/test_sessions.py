@@ -74,6 +74,12 @@ class TestCreate:
                 assert response.status_code == 404
                 assert response.json()["errors"][0]["pointer"] == "/persona_id"
 
+    def test_an_id_in_capitals_is_the_same(self, client: httpx.Client) -> None:
+        made = begin(client)
+        named = {name: made[name] for name in ("persona_id", "stack_id")}
+        again = begin(client, **{name: str(id).upper() for name, id in named.items()})
+        assert named.items() <= again.items()
+
     def test_metadata_and_model_are_kept(self, client: httpx.Client) -> None:
         made = begin(client, title="Q3", model="some-model", metadata={"ticket": "FIN-7"})
         read = client.get(f"{SESSIONS}/{made['id']}").json()

@@ -66,5 +66,6 @@ def test_the_script_is_for_any_site(stranger: httpx.Client) -> None:
     assert script.status_code == 200
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert len(script.headers.get_list("date")) == 1
     again = stranger.get("/embed.js", headers={"If-None-Match": script.headers["etag"]})
     assert again.status_code == 304
