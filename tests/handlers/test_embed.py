@@ -28,6 +28,7 @@ from tests.fakes.provider import FakeProvider
 from tests.servers import Server
 
 BOTS, PERSONAS = "/api/v1/chat/bots", "/api/v1/chat/personas"
+CONFIGURATIONS = "/api/v1/chat/configurations"
 ORIGIN = "https://www.tarnwick.example"
 CORS = "access-control-allow-origin"
 Make = Callable[..., dict[str, Any]]
@@ -196,15 +197,17 @@ class TestFigures:
         self, make: Make, visit: Visit, client: httpx.Client
     ) -> None:
         bot = make()
+        for left in client.get(CONFIGURATIONS).json()["results"]:
+            client.delete(f"{CONFIGURATIONS}/{left['id']}")
         body = {"enable_content_filtering": True, "content_filter_level": "low"}
-        filtering = client.post("/api/v1/chat/configurations", json=body)
+        filtering = client.post(CONFIGURATIONS, json=body)
         assert filtering.status_code == 201, filtering.text
         try:
             visitor = visit(bot)
             assert visitor.ask("Is 4111 1111 1111 1111 your card?").json()["status"] == "filtered"
             assert visitor.ask("Who audits?").json()["status"] == "complete"
         finally:
-            client.delete(f"/api/v1/chat/configurations/{filtering.json()['id']}")
+            client.delete(f"{CONFIGURATIONS}/{filtering.json()['id']}")
         report = client.get(f"{BOTS}/{bot['id']}/analytics").json()
         assert report["top_questions"] == [{"question": "Who audits?", "times": 1}]
 
