@@ -13,7 +13,7 @@ from handlers.pages.docs import POLICY, page_of, pages
 from storage import visitors
 
 
-@pages.get("/embed.js")
+@pages.get("/embed.js", strict_slashes=False)
 def widget() -> Response:
     """The script of the embed code, kept for five minutes only, so that sites soon have the newest."""
     found = asset("embed.js")

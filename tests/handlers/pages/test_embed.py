@@ -63,6 +63,7 @@ class TestPage:
 
 def test_the_script_is_for_any_site(stranger: httpx.Client) -> None:
     script = stranger.get("/embed.js")
+    assert stranger.get("/embed.js/").content == script.content
     assert script.status_code == 200
     assert script.headers["content-type"].startswith("text/javascript")
     assert script.headers["cross-origin-resource-policy"] == "cross-origin"
