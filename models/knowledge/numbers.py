@@ -209,8 +209,8 @@ def _of_range(figure: Figure, after: Figure) -> Figure:
     """The first figure of "5 to 7 million" or "5-7%", in the scale and unit that stand behind the second."""
     if not (after.scaled or after.kind != "amount"):
         return figure
-    digits = after.text
-    power = after.place * Decimal(10) ** len(re.search(r"(?:\.(\d+))?[^\d]*$", digits).group(1) or "")  # type: ignore[union-attr]
+    decimals = re.search(r"\.(\d+)\D*$", after.text)
+    power = after.place * Decimal(10) ** (len(decimals[1]) if decimals else 0)
     return replace(
         figure, value=figure.value * power, place=figure.place * power, kind=after.kind, scaled=after.scaled
     )
