@@ -181,6 +181,8 @@ def _add_parameters(operation: Spec, item: Spec, path: str, method: str) -> None
         parameters.append(_ref("parameters", "IdempotencyKey"))
     if _is_item(path, item) and operation.get("x-item", True):
         parameters.append(_ref("parameters", "IfNoneMatch" if method == "get" else "IfMatch"))
+    if operation.get("x-ranges"):
+        parameters += [_ref("parameters", "Range"), _ref("parameters", "IfRange")]
     if parameters:
         operation["parameters"] = parameters
 
@@ -202,6 +204,8 @@ def _implied_responses(operation: Spec, item: Spec, path: str, method: str) -> d
         implied |= {"401": "Unauthorized", "403": "Forbidden"}
     if "{" in path or _names_an_id(operation) or ("requestBody" in operation and not is_public(operation)):
         implied["404"] = "NotFound"
+    if operation.get("x-ranges"):
+        implied["416"] = "RangeNotSatisfiable"
     if "requestBody" in operation:
         implied |= {"413": "PayloadTooLarge", "415": "UnsupportedMediaType"}
     if method == "post" and operation.get("x-idempotent", True):
@@ -213,6 +217,15 @@ def _implied_responses(operation: Spec, item: Spec, path: str, method: str) -> d
 
 def _add_responses(operation: Spec, item: Spec, path: str, method: str) -> None:
     responses = operation["responses"]
+    if operation.get("x-ranges"):
+        ranges = {"Accept-Ranges": _ref("headers", "AcceptRanges")}
+        responses["200"]["headers"] = {**responses["200"].get("headers", {}), **ranges}
+        part = {"Content-Range": _ref("headers", "ContentRange"), **responses["200"]["headers"]}
+        responses["206"] = {
+            **responses["200"],
+            "description": "The part that was asked for.",
+            "headers": part,
+        }
     prefix = "OpenAI" if operation.get("x-error-shape") == "openai" else ""
     for status, name in _implied_responses(operation, item, path, method).items():
         if prefix and name not in ("NotModified",):
@@ -250,6 +263,7 @@ def complete(spec: Spec) -> Spec:
     a body                            413, 415
     POST (unless x-idempotent: false) ``Idempotency-Key``; 409, 422; ``Idempotent-Replayed``
     an item (path ends with an id)    ``ETag``; ``If-None-Match`` and 304 on GET; ``If-Match`` and 412 else
+    a stored file (x-ranges: true)    ``Range``, ``If-Range``; 206, 416; ``Accept-Ranges``, ``Content-Range``
     ================================  =====================================================================
     """
     for path, item in spec["paths"].items():

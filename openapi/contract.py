@@ -20,9 +20,6 @@ from openapi import bundle
 PAGING = ("page", "page_size", "ordering", "search", "cursor")
 """Parameters of lists; a handler takes them together, as ``paging``."""
 
-GUARDS_OWN = ("Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
-"""Header parameters that the binding serves by itself (``Last-Event-ID`` goes to its handler by name)."""
-
 OFFERED = frozenset({"exchange", "replay"})
 """What a handler may take beside its parameters; ``replay`` comes with an ``Idempotency-Key`` only."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -24,7 +25,7 @@ from handlers import auth
 from handlers.replies import Events, Listing, Parts, StoredFile, Text, with_query
 from models.errors import Stale
 from openapi import exchange as exchanges
-from openapi import replays
+from openapi import ranges, replays
 from openapi.contract import Contract, Operation
 from openapi.exchange import Exchange
 from openapi.sending import Headers, send_empty, send_stream, send_whole
@@ -191,24 +192,33 @@ class DispatchOperation:
         await send_whole(send, status, exchange, content, "application/json", extra)
 
     async def _send_file(self, stored: StoredFile, exchange: Exchange, send: Send, extra: Headers) -> None:
+        etag = f'"{stored.etag}"'
         extra += [
-            (b"etag", f'"{stored.etag}"'.encode()),
+            (b"etag", etag.encode()),
             (b"content-disposition", f"inline; filename*=UTF-8''{quote(stored.name)}".encode()),
             (b"content-security-policy", b"sandbox; default-src 'none'"),
             (b"cache-control", b"private, no-cache"),
         ]
         known = exchange.preconditions.get("If-None-Match")
-        if known is not None and _matches(known, f'"{stored.etag}"', weak=True):
+        if known is not None and _matches(known, etag, weak=True):
             await send_empty(send, 304, exchange, extra)
             return
         async with await anyio.open_file(stored.path, "rb") as file:
+            size = await file.seek(0, os.SEEK_END)
+            part = ranges.wanted(exchange, etag, size)
+            start, end = part or (0, size)
+            await file.seek(start)
 
             async def parts() -> AsyncIterator[bytes]:
-                while part := await file.read(FILE_PART):
-                    yield part
+                left = end - start
+                while piece := await file.read(min(left, FILE_PART)):
+                    left -= len(piece)
+                    yield piece
 
-            extra.append((b"content-length", str(stored.path.stat().st_size).encode()))
-            await send_stream(send, 200, exchange, parts(), stored.media_type, extra)
+            extra += [(b"accept-ranges", b"bytes"), (b"content-length", str(end - start).encode())]
+            if part:
+                extra.append((b"content-range", f"bytes {start}-{end - 1}/{size}".encode()))
+            await send_stream(send, 206 if part else 200, exchange, parts(), stored.media_type, extra)
 
 
 async def _from_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:

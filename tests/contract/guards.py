@@ -36,6 +36,7 @@ EXTENSIONS = {
     "x-max-body-bytes",
     "x-idempotent",
     "x-item",
+    "x-ranges",
     "x-error-shape",
     "x-rate-limited",
 }

@@ -73,6 +73,10 @@ def archive_of(client: httpx.Client) -> zipfile.ZipFile:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/octet-stream"
     assert len(response.content) == made["size"]
+    rest = client.get(
+        response.request.url, headers={"Range": "bytes=9-", "If-Range": response.headers["etag"]}
+    )
+    assert (rest.status_code, rest.content) == (206, response.content[9:])
     return zipfile.ZipFile(io.BytesIO(response.content))
 
 

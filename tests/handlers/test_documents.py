@@ -421,6 +421,40 @@ class TestContent:
         assert (known.status_code, known.content) == (304, b"")
         head = client.head(path)
         assert (head.status_code, head.headers["content-length"]) == (200, str(len(content)))
+        assert answer.headers["accept-ranges"] == head.headers["accept-ranges"] == "bytes"
+
+    def test_a_part_of_it(self, client: httpx.Client, index: dict[str, Any]) -> None:
+        content = report()
+        path = f"{DOCUMENTS}/{upload(client, index['id'], content).json()['id']}/content"
+        size, etag = len(content), f'"{hashlib.sha256(content).hexdigest()}"'
+
+        def get(range: str, **more: str) -> tuple[int, bytes, str | None]:
+            answer = client.get(path, headers={"Range": range, **more})
+            assert answer.headers["content-length"] == str(len(answer.content))
+            assert answer.headers.get("etag") == (etag if answer.status_code < 400 else None)
+            return answer.status_code, answer.content, answer.headers.get("content-range")
+
+        whole = (200, content, None)
+        assert get("bytes=0-99") == (206, content[:100], f"bytes 0-99/{size}")
+        assert get("bytes=100-100") == (206, content[100:101], f"bytes 100-100/{size}")
+        assert get("Bytes=500-") == (206, content[500:], f"bytes 500-{size - 1}/{size}")
+        assert get("bytes=-20") == (206, content[-20:], f"bytes {size - 20}-{size - 1}/{size}")
+        assert get(f"bytes=10-{size * 9}") == (206, content[10:], f"bytes 10-{size - 1}/{size}")
+        assert get(f"bytes=-{size * 9}") == (206, content, f"bytes 0-{size - 1}/{size}")
+        assert get("bytes=0-0", **{"If-Range": etag}) == (206, content[:1], f"bytes 0-0/{size}")
+        for other in ('"another"', f"W/{etag}", "Thu, 26 Nov 2026 08:00:00 GMT"):
+            assert get("bytes=0-0", **{"If-Range": other}) == whole
+        for range in ("bytes=0-1,5-9", "lines=1-2", "bytes=9-1", "bytes=x-y", "bytes", "bytes=" + "9" * 900):
+            assert get(range) == whole
+        known = client.get(path, headers={"Range": "bytes=0-1", "If-None-Match": etag})
+        assert known.status_code == 304
+        assert client.head(path, headers={"Range": "bytes=0-1"}).headers["content-length"] == str(size)
+        for range in (f"bytes={size}-", f"bytes={size}-{size * 2}"):
+            behind = client.get(path, headers={"Range": range})
+            assert behind.status_code == 416
+            assert behind.headers["content-range"] == f"bytes */{size}"
+            assert behind.json()["error"] == "range-not-satisfiable"
+            assert pointers(behind) == ["Range"]
 
     def test_a_web_page_runs_nothing_here(self, client: httpx.Client, index: dict[str, Any]) -> None:
         page = documents.web_page("<script>document.cookie</script><p>Lamps.</p>")

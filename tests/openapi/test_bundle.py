@@ -61,6 +61,15 @@ class TestComplete:
         assert {"304"} <= item["get"]["responses"].keys()
         assert {"412"} <= item["put"]["responses"].keys() & item["delete"]["responses"].keys()
 
+    def test_a_stored_file_has_parts(self) -> None:
+        file = completed("/things/{id}/content", get={"x-ranges": True, "x-item": True})["get"]
+        assert names(file) == {"IfNoneMatch", "Range", "IfRange"}
+        assert {"206", "416"} <= file["responses"].keys()
+        whole, part = (file["responses"][status]["headers"].keys() for status in ("200", "206"))
+        assert {"Accept-Ranges", "ETag"} <= whole
+        assert part - whole == {"Content-Range"}
+        assert "206" not in completed("/things/{id}", get={})["get"]["responses"]
+
     def test_a_verb_below_an_item_has_none(self) -> None:
         assert "412" not in completed("/things/{id}/stop", post={})["post"]["responses"]
 
