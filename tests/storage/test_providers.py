@@ -26,7 +26,8 @@ from models.chat.ports import (
     estimate_tokens,
     stream_with_fallback,
 )
-from storage.providers import RETRIES, OpenAIProvider, _retry_after, _wait_before_retry, aclose_all
+from storage.providers import OpenAIProvider, aclose_all
+from storage.providers.faults import RETRIES, retry_after, wait_before_retry
 from tests.fakes.provider import FakeProvider
 
 KEY = "sk-test-4f1c9a"
@@ -338,28 +339,28 @@ class TestRetries:
 
     def test_waits_grow_and_heed_the_server(self) -> None:
         fault = ProviderError("provider_unavailable", "x")
-        first, second = _wait_before_retry(fault, 0), _wait_before_retry(fault, 1)
+        first, second = wait_before_retry(fault, 0), wait_before_retry(fault, 1)
         assert first is not None
         assert second is not None
         assert 0 < first < second
-        asked = _wait_before_retry(ProviderError("provider_rate_limited", "x", retry_after=2.0), 0)
+        asked = wait_before_retry(ProviderError("provider_rate_limited", "x", retry_after=2.0), 0)
         assert asked is not None
         assert asked >= 1.6
 
     @pytest.mark.parametrize(("value", "seconds"), [("7", 7), ("0", 0), ("1e9", 86_400)])
     def test_retry_after_is_seconds(self, value: str, seconds: float) -> None:
-        assert _retry_after(httpx2.Headers({"retry-after": value})) == seconds
+        assert retry_after(httpx2.Headers({"retry-after": value})) == seconds
 
     def test_retry_after_is_a_date(self) -> None:
         soon = formatdate(time.time() + 10_000, usegmt=True)
-        found = _retry_after(httpx2.Headers({"retry-after": soon}))
+        found = retry_after(httpx2.Headers({"retry-after": soon}))
         assert found is not None
         assert 5_000 < found <= 10_001
-        assert _retry_after(httpx2.Headers({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"})) == 0
+        assert retry_after(httpx2.Headers({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"})) == 0
 
     @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "Wed, 99 Foo 2000"])
     def test_nonsense_in_retry_after_says_nothing(self, value: str) -> None:
-        assert _retry_after(httpx2.Headers({"retry-after": value})) is None
+        assert retry_after(httpx2.Headers({"retry-after": value})) is None
 
 
 class TestLeaving:
