@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from handlers import turns
+from handlers import problems, turns
 from handlers.auth import caller
 from handlers.problems import Problem
 from handlers.replies import Events
@@ -46,7 +46,7 @@ class Answers:
         turn = turns.house().begin(begun)
         await turns.whole(turn)
         if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
-            raise turns.problem_of(turn.reply.error, begun.reply_id)
+            raise problems.of_provider(turn.reply.error, begun.reply_id)
         return (await self.stored(begun.reply_id)).message, 201
 
     async def streamed(self, begun: Order | Stored, exchange: Exchange) -> Any:

@@ -10,12 +10,11 @@ from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, select
 
-from handlers import turns
 from handlers.schemas.search import citation_of, citation_of_page
-from handlers.turns import Order
+from handlers.turns import UNSEARCHED, Order
 from models.access import Caller
 from models.chat import rewriting
-from models.chat.ports import Message
+from models.chat.ports import Message, Source
 from models.chat.prompts import Evidence, Instructions
 from models.chat.questions import standalone
 from models.configuration import Effective
@@ -130,7 +129,7 @@ class Briefing:
 
         ``rewritten``: the question as the provider made it stand alone, if it did.
         """
-        evidence, facts = Evidence(), dict(turns.UNSEARCHED)
+        evidence, facts = Evidence(), dict(UNSEARCHED)
         citations: list[dict[str, Any]] = []
         asked = rewritten or standalone(question, history)
         if reads:
@@ -150,7 +149,7 @@ class Briefing:
         facts["web"]["ms"] = round((time.monotonic() - began) * 1000, 1)
         first = len(citations) + 1
         found = [citation_of_page(page, number) for number, page in enumerate(pages, first)]
-        sources = turns.numbered_pages(found)
+        sources = _of_web(found)
         return replace(evidence, sources=[*evidence.sources, *sources]), citations + found, facts
 
     def _read(
@@ -188,12 +187,28 @@ class Briefing:
             ],
         }
         return (
-            Evidence(
-                turns.numbered(hits), found.searched and not found.away, found.degraded, asked, found.away
-            ),
+            Evidence(_of_hits(hits), found.searched and not found.away, found.degraded, asked, found.away),
             [citation_of(hit) for hit in hits],
             facts,
         )
+
+
+def _of_web(citations: Sequence[dict[str, Any]]) -> list[Source]:
+    """Pages of the web as passages of a prompt."""
+    return [
+        Source(c["number"], c["document_name"], None, None, None, c["url"], c["quote"], c["score"])
+        for c in citations
+    ]
+
+
+def _of_hits(hits: Sequence[Any]) -> list[Source]:
+    """Search hits as the passages of a prompt."""
+    return [
+        Source(
+            hit.number, hit.document_name, hit.page, hit.sheet, hit.cell, hit.heading, hit.quote, hit.score
+        )
+        for hit in hits
+    ]
 
 
 _PERSONAS = cast(Table, Persona.__table__).c

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
-from handlers import reach, turns
+from handlers import problems, reach, turns
 from handlers.auth import caller, require_stack_capability
 from handlers.briefing import briefing_of
 from handlers.problems import Problem
@@ -54,7 +54,7 @@ async def complete(body: dict[str, Any], exchange: Exchange) -> Any:
         return Events(await turns.begun(turn, reading))
     await turns.whole(turn)
     if turn.reply.error is not None:
-        raise turns.problem_of(turn.reply.error)
+        raise problems.of_provider(turn.reply.error)
     message = {"role": "assistant", "content": turn.reply.text, "refusal": None}
     return {
         **_head(turn, body["model"], "chat.completion"),
@@ -140,7 +140,7 @@ async def _chunks(
                 yield chunk({"content": text})
     if turn.reply.status == MessageStatus.FAILED and turn.reply.error is not None:
         yield b"data: %b\n\n" % orjson.dumps(
-            turns.problem_of(turn.reply.error).openai_body(turn.order.reply_id)
+            problems.of_provider(turn.reply.error).openai_body(turn.order.reply_id)
         )
         return
     yield chunk({}, _reason(turn), citations=turn.reply.citations)

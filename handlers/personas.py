@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy import update as change
 from sqlalchemy.orm import joinedload, selectinload
 
-from handlers import reach, turns
+from handlers import problems, reach, turns
 from handlers.auth import caller, require_stack_capability
 from handlers.briefing import briefing_of
 from handlers.replies import Listing, Paging, created
@@ -212,7 +212,7 @@ async def preview(id: str, body: dict[str, Any]) -> dict[str, Any]:
     turn = turns.house().begin(await in_thread(_trial, id, body["content"]))
     await turns.whole(turn)
     if turn.reply.error is not None:
-        raise turns.problem_of(turn.reply.error)
+        raise problems.of_provider(turn.reply.error)
     return {
         "content": turn.reply.text,
         "citations": turn.reply.citations,

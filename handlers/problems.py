@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from models import errors
+from models.chat.ports import ProviderError
 
 BASE = "https://booga.example/problems/"
 
@@ -155,6 +156,19 @@ def of(fault: BaseException) -> Problem | None:
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return Problem(code, fault.detail, faults=[place] if place else [], headers=headers)
+
+
+def of_provider(error: ProviderError, message_id: str | None = None) -> Problem:
+    """A provider's fault as a problem: 503 when it asks for patience, else 502."""
+    meta: dict[str, Any] = {"provider_error": error.code}
+    if message_id is not None:
+        meta["message_id"] = message_id
+    if error.code == "provider_rate_limited":
+        wait = str(max(1, round(error.retry_after or 5)))
+        return Problem("unavailable", error.detail, headers={"Retry-After": wait}, meta=meta)
+    if error.code == "provider_timeout":
+        return Problem("provider-timeout", error.detail, meta=meta)
+    return Problem("provider-error", error.detail, meta=meta)
 
 
 def dumps(document: dict[str, Any]) -> bytes:
