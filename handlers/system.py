@@ -46,7 +46,7 @@ def shown(parts: list[Part]) -> dict[str, Any]:
 
 
 def metrics() -> Text:
-    """What this process counts."""
+    """What all workers count."""
     return Text(counted.render(), CONTENT_TYPE_PLAIN_0_0_4, NO_STORE)
 
 

@@ -1,8 +1,11 @@
-"""What this process counts, in Prometheus' terms; served at ``/metrics``."""
+"""What the workers count, in Prometheus' terms; served at ``/metrics``, by each of them for all."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from storage.settings import settings
 
 REGISTRY = CollectorRegistry()
 REQUESTS = Counter(
@@ -31,12 +34,21 @@ FIRST_TOKEN = Histogram(
 TOKENS = Counter(
     "booga_tokens_total", "Tokens by provider and direction", ["provider", "direction"], registry=REGISTRY
 )
-RUNNING = Gauge("booga_running_replies", "Replies being written by this process", registry=REGISTRY)
+RUNNING = Gauge(
+    "booga_running_replies",
+    "Replies being written now",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 INGESTED = Counter(
     "booga_documents_total", "Documents by final status of their ingest", ["status"], registry=REGISTRY
 )
 
 
 def render() -> bytes:
-    """The text exposition format."""
-    return generate_latest(REGISTRY)
+    """The text exposition format; of several workers, the sums that gunicorn.conf.py has them keep."""
+    if settings().workers == 1:
+        return generate_latest(REGISTRY)
+    together = CollectorRegistry()
+    MultiProcessCollector(together)
+    return generate_latest(together)
