@@ -30,7 +30,7 @@ from models.chat.ports import (
 )
 from models.chat.prompts import UNSEARCHABLE, Evidence, Fitted, compose
 from models.chat.rewriting import Rewriting
-from models.knowledge.numbers import figures_in
+from models.knowledge.figures import figures_in
 from storage import metrics, tokenizing
 from storage.admission import Place
 from storage.conversations import Ending
