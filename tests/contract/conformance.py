@@ -17,7 +17,7 @@ import jsonschema_rs
 import yaml
 
 from openapi import bundle
-from openapi.validation import compile_schema, faults_of
+from openapi.schemas import compile_schema, faults_of
 
 exercised: Counter[tuple[str, int]] = Counter()
 """How often each operation answered with each status, in the whole run."""

@@ -23,7 +23,7 @@ from handlers.schemas import Wire
 from models.errors import DomainError
 from openapi import bundle
 from openapi.contract import handler_of
-from openapi.validation import compile_schema, faults_of
+from openapi.schemas import compile_schema, faults_of
 
 Spec = dict[str, Any]
 Guard = Callable[[Spec], list[str]]

@@ -19,7 +19,7 @@ import jsonschema_rs
 from PIL import Image
 
 from openapi import bundle
-from openapi.validation import compile_schema
+from openapi.schemas import compile_schema
 from tests.contract.conformance import described
 from tests.servers import Tenant
 

@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from models.base import now
 from models.webhooks import EVENT_TYPES, FACTS, SCHEDULE, Delivery, Webhook
 from openapi import bundle
-from openapi.validation import compile_schema
+from openapi.schemas import compile_schema
 from tests import servers
 from tests.backends import Backend
 from tests.conftest import MakesClient
