@@ -18,6 +18,7 @@ from models.knowledge.library import Document
 from models.work import Job
 from storage import library, queue, vectors
 from storage.database import platform, transaction
+from storage.library import making
 from storage.queue import Kind, Work
 from storage.retrieval import Reach, search
 from storage.settings import settings
@@ -185,7 +186,7 @@ def test_reading_that_fell_at_any_step_is_begun_anew(
     if step == "after":
         ingest.run(work_on(of, id))
     else:
-        owner = ingest if step in ("parse", "document_postings") else library
+        owner = {"parse": ingest, "document_postings": ingest, "_insert": making}.get(step, library)
         monkeypatch.setattr(owner, step, fall)
         with pytest.raises(Fall):
             ingest.run(work_on(of, id))
