@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from handlers import reach, shelves
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
@@ -13,22 +11,12 @@ from handlers.schemas import categories as wire
 from models.knowledge.library import Category, DocumentCategory
 from storage.database import reading, transaction
 
-ORDERINGS = {"name": Category.name, "created_at": Category.created_at, "updated_at": Category.updated_at}
 PLACE = DocumentCategory.category_id
 
 
 def list(paging: Paging) -> Listing:
     """The categories that the caller reaches."""
-    return Listing(
-        select(Category).where(reach.to_categories()),
-        shelves.showing(caller(), wire.dump, PLACE),
-        paging,
-        ORDERINGS,
-        Category.id,
-        caller(),
-        searched=(Category.name, Category.description),
-        columns=shelves.COLUMNS,
-    )
+    return shelves.listing(Category, reach.to_categories(), wire.dump, PLACE, paging)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

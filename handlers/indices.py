@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from handlers import reach, shelves
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
@@ -14,26 +12,12 @@ from models.knowledge.library import Document, KnowledgeIndex
 from storage import library
 from storage.database import reading, transaction
 
-ORDERINGS = {
-    "name": KnowledgeIndex.name,
-    "created_at": KnowledgeIndex.created_at,
-    "updated_at": KnowledgeIndex.updated_at,
-}
 PLACE = Document.index_id
 
 
 def list(paging: Paging) -> Listing:
     """The indices that the caller reaches."""
-    return Listing(
-        select(KnowledgeIndex).where(reach.to_indices()),
-        shelves.showing(caller(), wire.dump, PLACE),
-        paging,
-        ORDERINGS,
-        KnowledgeIndex.id,
-        caller(),
-        searched=(KnowledgeIndex.name, KnowledgeIndex.description),
-        columns=shelves.COLUMNS,
-    )
+    return shelves.listing(KnowledgeIndex, reach.to_indices(), wire.dump, PLACE, paging)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import tenancy as wire
-from handlers.tenancy import remove
+from handlers.tenancy import listing, remove
 from models.tenancy import Organization
 from storage.database import reading, transaction
 
-ORDERINGS = {
-    "name": Organization.name,
-    "created_at": Organization.created_at,
-    "updated_at": Organization.updated_at,
-}
-show = wire.Organization().show
-COLUMNS = wire.columns(wire.Organization)
+SHOWN = wire.Organization()
+show = SHOWN.show
 
 
 def list(paging: Paging) -> Listing:
     """The tenant's organizations."""
-    query = select(Organization)
-    return Listing(
-        query,
-        show,
-        paging,
-        ORDERINGS,
-        Organization.id,
-        caller(),
-        searched=(Organization.name,),
-        columns=COLUMNS,
-    )
+    return listing(Organization, SHOWN, paging, Organization.name)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

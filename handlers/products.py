@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import tenancy as wire
-from handlers.tenancy import put, remove
+from handlers.tenancy import listing, put, remove
 from models.personas import slug_of
 from models.tenancy import Product
 from storage.database import reading, transaction
 
-ORDERINGS = {"name": Product.name, "created_at": Product.created_at, "updated_at": Product.updated_at}
-show = wire.Product().show
-COLUMNS = wire.columns(wire.Product)
+SHOWN = wire.Product()
+show = SHOWN.show
 
 
 def list(paging: Paging) -> Listing:
     """All of them."""
-    return Listing(
-        select(Product),
-        show,
-        paging,
-        ORDERINGS,
-        Product.id,
-        caller(),
-        searched=(Product.name, Product.slug),
-        columns=COLUMNS,
-    )
+    return listing(Product, SHOWN, paging, Product.name, Product.slug)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

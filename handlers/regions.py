@@ -9,28 +9,18 @@ from sqlalchemy import select
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import tenancy as wire
-from handlers.tenancy import put, remove
+from handlers.tenancy import listing, put, remove
 from models.personas import slug_of
 from models.tenancy import Region, RegionAssignment, User
 from storage.database import Session, reading, transaction
 
-ORDERINGS = {"name": Region.name, "created_at": Region.created_at, "updated_at": Region.updated_at}
-show = wire.Region().show
-COLUMNS = wire.columns(wire.Region)
+SHOWN = wire.Region()
+show = SHOWN.show
 
 
 def list(paging: Paging) -> Listing:
     """All of them."""
-    return Listing(
-        select(Region),
-        show,
-        paging,
-        ORDERINGS,
-        Region.id,
-        caller(),
-        searched=(Region.name, Region.slug),
-        columns=COLUMNS,
-    )
+    return listing(Region, SHOWN, paging, Region.name, Region.slug)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

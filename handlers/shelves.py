@@ -5,16 +5,33 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 
-from handlers.replies import Column, Dump
+from handlers.auth import caller
+from handlers.replies import Column, Dump, Listing, Paging
 from models.errors import Conflict
 from models.knowledge.library import Category, KnowledgeIndex
 from storage.database import OfTenant, Session, reading
 
 Shelf = KnowledgeIndex | Category
 COLUMNS = ("id", "name", "description", "document_count", "created_at", "updated_at")
+
+
+def listing(
+    kind: type[Shelf], within: ColumnElement[bool], dump: Dump, place: Column, paging: Paging
+) -> Listing:
+    """Those of a kind that the caller reaches."""
+    return Listing(
+        select(kind).where(within),
+        _showing(caller(), dump, place),
+        paging,
+        {"name": kind.name, "created_at": kind.created_at, "updated_at": kind.updated_at},
+        kind.id,
+        caller(),
+        searched=(kind.name, kind.description),
+        columns=COLUMNS,
+    )
 
 
 def put(db: Session, shelf: Shelf, values: dict[str, Any]) -> None:
@@ -35,8 +52,8 @@ def show(db: Session, dump: Dump, shelf: Shelf, place: Column) -> dict[str, Any]
     return {**dump(shelf), "document_count": count}
 
 
-def showing(of: OfTenant, dump: Dump, place: Column) -> Dump:
-    """For lists: the same, with all the numbers asked for at once."""
+def _showing(of: OfTenant, dump: Dump, place: Column) -> Dump:
+    """``show`` for a list, with all the numbers asked for at once."""
 
     @cache
     def counts() -> dict[str, int]:

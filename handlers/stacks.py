@@ -9,28 +9,18 @@ from sqlalchemy import select
 from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import tenancy as wire
-from handlers.tenancy import put, remove
+from handlers.tenancy import listing, put, remove
 from models.errors import RuleBroken
 from models.tenancy import Product, Region, Stack, Subscription
 from storage.database import reading, transaction
 
-ORDERINGS = {"name": Stack.name, "created_at": Stack.created_at, "updated_at": Stack.updated_at}
-show = wire.Stack().show
-COLUMNS = wire.columns(wire.Stack)
+SHOWN = wire.Stack()
+show = SHOWN.show
 
 
 def list(paging: Paging) -> Listing:
     """The tenant's stacks."""
-    return Listing(
-        select(Stack),
-        show,
-        paging,
-        ORDERINGS,
-        Stack.id,
-        caller(),
-        searched=(Stack.name,),
-        columns=COLUMNS,
-    )
+    return listing(Stack, SHOWN, paging, Stack.name)
 
 
 def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

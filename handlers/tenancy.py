@@ -1,5 +1,5 @@
-"""What the resources of tenants have in common: rows that may be in use, names that are taken, times that
-came as text.
+"""What the resources of tenants have in common: lists by name, rows that may be in use, names that are
+taken, times that came as text.
 """
 
 from __future__ import annotations
@@ -14,11 +14,29 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import object_session
 
 from handlers.auth import caller
+from handlers.replies import Column, Listing, Paging
+from handlers.schemas import Wire
 from handlers.schemas import tenancy as wire
 from models.base import Entity
 from models.errors import Conflict
-from models.tenancy import Seat, Subscription
+from models.tenancy import Organization, Product, Region, Seat, Stack, Subscription
 from storage.database import EVERYONE, Everyone, OfTenant, Session, reading, transaction
+
+Kind = type[Organization | Stack | Product | Region]
+
+
+def listing(kind: Kind, shown: Wire, paging: Paging, *searched: Column) -> Listing:
+    """The rows of a kind that has a name, as a list."""
+    return Listing(
+        select(kind),
+        shown.show,
+        paging,
+        {"name": kind.name, "created_at": kind.created_at, "updated_at": kind.updated_at},
+        kind.id,
+        caller(),
+        searched=searched,
+        columns=wire.columns(type(shown)),
+    )
 
 
 def put(db: Session, row: Entity, taken: str, pointer: str) -> None:
