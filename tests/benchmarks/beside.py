@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 
 import httpx
 
 from tests.benchmarks import documents, table
-from tests.benchmarks.installation import API, client_of, default_persona, fake_provider, serving
-from tests.benchmarks.load import Load
+from tests.benchmarks.installation import API
 from tests.benchmarks.streams import Sides, alone
 
 PAGES = 300
@@ -20,12 +18,8 @@ LONGEST = 600.0
 
 def run() -> None:
     """Milliseconds to the first token of a stored reply, without and with a 300-page PDF being read in."""
-    with ExitStack() as stack:
-        provider = stack.enter_context(fake_provider())
-        server = stack.enter_context(serving({"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "any"}))
-        client = stack.enter_context(client_of(server))
-        load = stack.enter_context(Load.started())
-        sides = Sides(server, provider, load, default_persona(client))
+    with Sides.ready() as sides:
+        client = sides.client
         _asked(sides, 1)  # loads what the others find loaded
         before = _asked(sides, ROUNDS)
         found: dict[str, list[float]] = {"parsing": [], "embedding": []}

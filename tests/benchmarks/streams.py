@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Self
 
+import httpx
 import orjson
 
 from tests.benchmarks import machine, table
@@ -36,6 +38,18 @@ class Sides:
     provider: str
     load: Load
     persona: str
+    client: httpx.Client
+
+    @classmethod
+    @contextmanager
+    def ready(cls) -> Iterator[Self]:
+        """All of them, started."""
+        with ExitStack() as stack:
+            provider = stack.enter_context(fake_provider())
+            server = stack.enter_context(serving({"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "any"}))
+            client = stack.enter_context(client_of(server))
+            load = stack.enter_context(Load.started())
+            yield cls(server, provider, load, default_persona(client), client)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -78,12 +92,7 @@ def _model(tokens: int) -> str:
 
 def run() -> None:
     """Stored streams: what the server adds to the first token, and its CPU for each token relayed."""
-    with ExitStack() as stack:
-        provider = stack.enter_context(fake_provider())
-        server = stack.enter_context(serving({"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "any"}))
-        client = stack.enter_context(client_of(server))
-        load = stack.enter_context(Load.started())
-        sides = Sides(server, provider, load, default_persona(client))
+    with Sides.ready() as sides:
         _ask(sides, sides.sessions(8), spread=0.0)  # warms up
         _streams(sides)
         _new_chats(sides)
