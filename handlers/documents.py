@@ -114,6 +114,7 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Correct what came; of the metadata, too."""
     with transaction(caller()) as db:
         document = reach.require(db, Document, id, reach.to_documents(), lock=True)
+        before = wire.show(document)
         if "category_ids" in body:
             labels = reach.known(
                 db, Category, body["category_ids"], reach.to_categories(), pointer="/category_ids"
@@ -124,9 +125,11 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
             db.add_all(DocumentCategory(document_id=document.id, category_id=label) for label in labels)
         document.name = body.get("name", document.name)
         document.attributes = {**document.attributes, **body.get("metadata", {})}
-        document.updated_at = now()
         db.flush()
         db.refresh(document, ["categories"])
+        if wire.show(document) != before:
+            document.updated_at = now()  # categories are rows of another table
+            db.flush()
         return wire.show(document)
 
 

@@ -193,7 +193,7 @@ def restore(id: str, version: int) -> dict[str, Any]:
         if kept is None:
             raise NotFound("The persona has no such version.", parameter="version")
         values = {**DEFAULTS, **kept.values, "is_default": persona.is_default}
-        _apply(db, persona, _still_there(db, values))
+        _apply(db, persona, _still_there(db, values), anew=True)
         return wire.show(persona)
 
 
@@ -238,8 +238,10 @@ def _trial(id: str, question: str) -> turns.Order:
     return order
 
 
-def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
-    """Set fields, check what they refer to, and keep the result as a new version."""
+def _apply(db: Session, persona: Persona, values: dict[str, Any], *, anew: bool = False) -> None:
+    """Set fields, check what they refer to, and keep the result as a new version; what changes nothing makes
+    one only ``anew``.
+    """
     is_new = persona.version is None
     if values.get("organization_id"):
         db.require(Organization, values["organization_id"], pointer="/organization_id")
@@ -247,7 +249,11 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     if "default_chat_model" in values:
         effective(db, persona.stack_id).check_model(values["default_chat_model"], "/default_chat_model")
     held = persona.snapshot([], []) if is_new else _kept(persona)
-    for field in ("accessible_index_ids", "accessible_category_ids"):
+    grants = ("accessible_index_ids", "accessible_category_ids")
+    wanted = values | {field: sorted({*values[field]}) for field in grants if field in values}
+    if not (is_new or anew) and held == held | {name: wanted[name] for name in held.keys() & wanted.keys()}:
+        return
+    for field in grants:
         audit.mention(db, persona, field, held[field], set(values.get(field, held[field])))
     if values.get("is_default"):
         of_stack = select(Persona).where(Persona.stack_id == persona.stack_id, Persona.is_default)
@@ -257,7 +263,7 @@ def _apply(db: Session, persona: Persona, values: dict[str, Any]) -> None:
     if not is_new and values.get("slug", persona.slug) != persona.slug:
         persona.slug = free_slug(db, Persona, values)
     for name, value in values.items():
-        if name not in ("accessible_index_ids", "accessible_category_ids", "slug", "stack_id"):
+        if name not in (*grants, "slug", "stack_id"):
             setattr(persona, name, value)
     persona.version = 1 if is_new else persona.version + 1
     db.put(persona)

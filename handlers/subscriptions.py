@@ -72,10 +72,12 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the fields that came."""
     with changing() as db:
         subscription = db.require(Subscription, id, lock=True)
+        before = subscription.updated_at
         _set(db, subscription, db.get_one(Product, subscription.product_id), body)
         if subscription.seats < tenancy.seats_used(db, subscription):
             raise Conflict("More seats than that are taken. Take some back first.", pointer="/seats")
-        _tell(db, subscription)
+        if subscription.updated_at != before:
+            _tell(db, subscription)
         return show(subscription)
 
 

@@ -97,9 +97,18 @@ class Own:
 
 
 def keep_key(row: LlmProvider, api_key: str | None) -> None:
-    """Seal a provider's key, together with the origin that it is for; None removes it."""
+    """Seal a provider's key, together with the origin that it is for; None removes it. The same one stays."""
+    if api_key and row.sealed_key and _is_sealed(row, api_key):
+        return
     row.sealed_key = None if api_key is None else secrets.seal(f"{origin_of(row.url)} {api_key}".encode())
     row.api_key_hint = None if api_key is None else hint_of(api_key)
+
+
+def _is_sealed(row: LlmProvider, api_key: str) -> bool:
+    try:
+        return _opened(row.sealed_key, row.url, row.name) == api_key
+    except Unavailable:
+        return False
 
 
 def _opened(sealed: bytes | None, url: str, name: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
+from models.audit import AuditEntry
 from openapi import bundle
 from tests.contract.conformance import allowed, described
 from tests.contract.specimens import Operation, Specimens, code_of, operations, unknown_id
@@ -192,6 +194,40 @@ class TestRequests:
         response = ours.send(operation, headers={"If-None-Match": etag})
         assert response.status_code == 304
         assert response.headers["etag"] == etag
+
+
+@pytest.fixture
+def told(ours: Specimens) -> Iterator[Callable[[], int]]:
+    """How many events a webhook of ours was told of what is changed by hand; documents are read meanwhile."""
+    webhook = f"/api/v1/webhooks/{ours.another('webhook')}"
+    types = [event["type"] for event in ours.client.get("/api/v1/webhooks/event-types").json()["results"]]
+    by_hand = [type for type in types if not type.startswith(("document.", "file.", "message."))]
+    ours.client.patch(webhook, json={"event_types": by_hand}).raise_for_status()
+    yield lambda: ours.client.get(f"{webhook}/deliveries").json()["count"]
+    ours.client.delete(webhook).raise_for_status()
+
+
+class TestChanges:
+    @of([operation for operation in OPERATIONS if operation.method in ("put", "patch")])
+    def test_one_that_changes_nothing_leaves_no_trace(
+        self, operation: Operation, fresh: Specimens, server: Server, told: Callable[[], int]
+    ) -> None:
+        def traces() -> tuple[int, int]:
+            """Entries of the audit log about this operation, and events."""
+            with server.database() as db:
+                of_it = select(func.count()).where(AuditEntry.operation == operation.id)
+                return db.scalar(of_it) or 0, told()
+
+        client, call = fresh.client_for(operation), fresh.ready(operation)
+        if operation.id == "documents.update":
+            fresh.settled("documents.get", "ready")  # until then its progress changes by itself
+        first = client.request(**call)
+        assert first.is_success, first.text
+        before = traces()
+        again = client.request(**call)
+        assert again.is_success, again.text
+        assert (again.content, again.headers.get("etag")) == (first.content, first.headers.get("etag"))
+        assert traces() == before
 
 
 NO_BODY: dict[Any, Any] = {None: {}}

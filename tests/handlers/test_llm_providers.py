@@ -248,6 +248,12 @@ class TestKeyAndHost:
         moved = client.patch(path, json={"base_url": url}).json()
         assert (moved["base_url"], moved["api_key_hint"]) == (url, "Qz81")
 
+    def test_the_same_key_again_is_no_change(self, client: httpx.Client, make: Make) -> None:
+        path = f"{PROVIDERS}/{make(base_url=self.FIRST, api_key=KEY)['id']}"
+        before = client.get(path)
+        assert client.patch(path, json={"api_key": KEY}).json() == before.json()
+        assert client.get(path).headers["etag"] == before.headers["etag"]
+
     def test_without_a_key_it_may_move(self, client: httpx.Client, make: Make) -> None:
         path = f"{PROVIDERS}/{make(base_url=self.FIRST, api_key=KEY)['id']}"
         assert client.patch(path, json={"api_key": None}).json()["api_key_hint"] is None
