@@ -33,7 +33,7 @@ WELCOMES = (LetterKind.INVITATION, LetterKind.REGISTRATION)
 
 SUBJECTS = {
     LetterKind.INVITATION: "You are invited to {tenant}",
-    LetterKind.REGISTRATION: "Confirm your address for {tenant}",
+    LetterKind.REGISTRATION: "Confirm your address",
     LetterKind.RESET: "Choose a new password",
     LetterKind.KNOWN: "You have an account already",
 }
@@ -46,7 +46,7 @@ Choose a password here, within a week:
 
 If you do not know {tenant}, leave this mail alone: nothing happens.
 """,
-    LetterKind.REGISTRATION: """{tenant} is being registered with this address on Booga.
+    LetterKind.REGISTRATION: """A tenant is being registered with this address on Booga.
 
 Choose a password here, within a day:
 
@@ -95,7 +95,7 @@ class Letter(TenantOwned, Entity):
 
 
 def compose(kind: str, tenant: str, link: str) -> tuple[str, str]:
-    """Subject and text."""
+    """Subject and text. A registration's holds no word of whoever registers, who may be anybody."""
     called = " ".join(tenant.split())
     which = LetterKind(kind)
     return SUBJECTS[which].format(tenant=called), TEXTS[which].format(tenant=called, link=link)

@@ -320,6 +320,7 @@ class TestRegister:
         body = {"tenant": "Fresh Ltd", "email": email, "name": "Ada"}
         assert post(visitor, "register", body).status_code == 202
         mail = mailbox.wait_for(door, email)
+        assert "Fresh Ltd" not in f"{mail['Subject']} {mail.get_content()}", "anybody's words to anybody"
         assert post(visitor, "login", {"email": email, "password": NEW}).status_code == 401
         accepted = post(visitor, "invitations/accept", {"token": mailbox.token_of(mail), "password": NEW})
         assert accepted.status_code == 204
