@@ -40,6 +40,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a key of the caller's. One key makes none that may do more than itself."""
     check_scopes(body["scopes"], caller().scopes)
     with transaction(caller()) as db:
+        _check_bounds(db, {"expires_at": None, "rate_limit_per_minute": None} | body)
         key, secret = ApiKey.issue(
             user_id=caller().user_id,
             role=caller().role,
@@ -63,6 +64,7 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the fields that came."""
     with transaction(caller()) as db:
         key, maker = _to_change(db, id)
+        _check_bounds(db, body)
         if "scopes" in body:
             check_scopes(body["scopes"], caller().scopes & effective_scopes(maker.role, None))
             key.scopes = sorted(set(body["scopes"]))
@@ -107,6 +109,20 @@ def _to_change(db: Session, id: str) -> tuple[ApiKey, User]:
     if maker.role == Role.OWNER and caller().role != Role.OWNER:
         raise Forbidden("An owner's key is changed by owners alone.")
     return key, maker
+
+
+def _check_bounds(db: Session, body: dict[str, Any]) -> None:
+    """A key gives none, and not itself, more time or a higher rate than it has, as far as these are set."""
+    used = db.get(ApiKey, caller().key_id) if caller().key_id else None
+    if used is None:
+        return
+    end, rate = instant(body.get("expires_at")), body.get("rate_limit_per_minute")
+    if "expires_at" in body and used.expires_at and (end is None or end > used.expires_at):
+        told = f"{used.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        raise RuleBroken(f"The key that you use ends at {told}.", pointer="/expires_at")
+    most = used.rate_limit_per_minute
+    if "rate_limit_per_minute" in body and most is not None and (rate is None or rate > most):
+        raise RuleBroken(f"The key that you use has {most} a minute.", pointer="/rate_limit_per_minute")
 
 
 def _end(text: str | None) -> Any:

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import func, select
 
+from models.base import now
 from models.tenancy import TokenReservation
 from tests.conftest import MakesClient
 from tests.servers import PASSWORD, Server, Tenant, new_user
@@ -247,6 +249,29 @@ class TestKeys:
     def test_a_key_makes_none_that_may_do_more(self, key: Any, connect: MakesClient) -> None:
         wider = {"name": "Wider", "scopes": ["tenants:write"]}
         assert connect(key["key"]).post("/api/v1/api-keys", json=wider).status_code == 422
+
+    def test_a_key_gives_no_more_time_and_no_higher_rate_than_it_has(
+        self, admin: httpx.Client, key: Any, connect: MakesClient
+    ) -> None:
+        url, ends = f"/api/v1/api-keys/{key['id']}", now() + timedelta(hours=1)
+        bounds: dict[str, Any] = {"expires_at": ends.isoformat(), "rate_limit_per_minute": 1000}
+        later = {"expires_at": (ends + timedelta(minutes=1)).isoformat()}
+        assert admin.patch(url, json=bounds).status_code == 200
+        with_key = connect(key["key"])
+        child = {"name": "Child", "scopes": ["chat:read"]}
+        for beyond, pointer in (
+            ({"rate_limit_per_minute": 1000}, "/expires_at"),
+            (bounds | later, "/expires_at"),
+            ({"expires_at": bounds["expires_at"]}, "/rate_limit_per_minute"),
+            (bounds | {"rate_limit_per_minute": 1001}, "/rate_limit_per_minute"),
+        ):
+            refused = with_key.post("/api/v1/api-keys", json=child | beyond)
+            assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+        for widened in ({"expires_at": None}, later, {"rate_limit_per_minute": None}):
+            assert with_key.patch(url, json=widened).status_code == 422
+        assert with_key.patch(url, json={"name": "The same bounds"} | bounds).status_code == 200
+        grown = made(with_key.post("/api/v1/api-keys", json=child | bounds))
+        assert admin.patch(f"/api/v1/api-keys/{grown['id']}", json={"expires_at": None}).status_code == 200
 
     def test_revoked_it_is_out_at_once(self, admin: httpx.Client, key: Any, connect: MakesClient) -> None:
         with_key = connect(key["key"])
