@@ -62,10 +62,13 @@ LEFT_OUT = frozenset(
 )
 """Tables that hold nothing of the tenant's own: what is made of its files, promises, secrets."""
 
-_SECRET = ("hash", "secret", "sealed", "password", "token", "seed", "private")
+CATALOGUES = frozenset({"products", "regions"})
+"""Tables of the installation that the tenant's rows refer to, and that every tenant may read."""
+
+_SECRET = ("hash", "secret", "sealed", "password", "seed", "private")
 
 
 def is_exported(column: str) -> bool:
-    """Whether a column may leave the server."""
+    """Whether a column may leave the server. (What counts or limits tokens is no token.)"""
     parts = column.split("_")
-    return column.endswith("tokens") or not any(word in parts for word in _SECRET)
+    return parts[-1] != "token" and not any(word in parts for word in _SECRET)

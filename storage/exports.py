@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -13,10 +14,10 @@ import orjson
 from sqlalchemy import LargeBinary, Table, select
 
 from models.base import Base, now
-from models.exports import LEFT_OUT, LIFETIME, ExportStatus, TenantExport, is_exported
+from models.exports import CATALOGUES, LEFT_OUT, LIFETIME, ExportStatus, TenantExport, is_exported
 from models.knowledge.library import Document
 from models.tenancy import Tenant
-from storage import files
+from storage import files, icons
 from storage.database import OfTenant, Session, platform, reading
 from storage.settings import settings
 
@@ -29,6 +30,7 @@ _NOTE = """This archive holds what the tenant kept on a Booga server.
 
 manifest.json   what stands here: every file, and how many rows it holds
 data/*.json     one file for each kind of thing, a list of objects; times are UTC, RFC 3339
+icons/...       the icons that were uploaded for bots
 files/<id>/...  the files that were uploaded, by the id of their document in data/documents.json
 
 Passwords, keys and other secrets are not in it.
@@ -69,7 +71,7 @@ def build(of: OfTenant, export_id: str, tell: Callable[[float], None]) -> int:
 
 
 def _fill(db: Session, tenant_id: str, archive: zipfile.ZipFile, tell: Callable[[float], None]) -> None:
-    tables = [table for table in Base.metadata.sorted_tables if _is_of_tenants(table)]
+    tables = [table for table in Base.metadata.sorted_tables if _is_kept(table)]
     manifest: dict[str, Any] = {
         "format": "booga-export/1",
         "tenant_id": tenant_id,
@@ -92,17 +94,23 @@ def _fill(db: Session, tenant_id: str, archive: zipfile.ZipFile, tell: Callable[
                 shutil.copyfileobj(original, out, _BLOCK)
             manifest["files"][place] = {"sha256": sha256}
         tell(0.5 + 0.5 * (done + 1) / len(kept))
+    for icon in sorted(icons.folder_of(tenant_id).glob("*")):
+        archive.write(icon, f"icons/{icon.name}")
+        manifest["files"][f"icons/{icon.name}"] = {"sha256": hashlib.sha256(icon.read_bytes()).hexdigest()}
     archive.writestr("manifest.json", json.dumps(manifest, indent=2))
 
 
-def _is_of_tenants(table: Table) -> bool:
-    return table.name not in LEFT_OUT and (table.name == "tenants" or "tenant_id" in table.c)
+def _is_kept(table: Table) -> bool:
+    is_named = table.name == "tenants" or table.name in CATALOGUES
+    return table.name not in LEFT_OUT and (is_named or "tenant_id" in table.c)
 
 
 def _rows(db: Session, table: Table, tenant_id: str) -> Iterator[dict[str, Any]]:
     shown = [c for c in table.c if is_exported(c.name) and not isinstance(c.type, LargeBinary)]
-    owner = table.c.id if table is Tenant.__table__ else table.c.tenant_id
-    query = select(*shown).where(owner == tenant_id).order_by(*table.primary_key)
+    query = select(*shown).order_by(*table.primary_key)
+    if table.name not in CATALOGUES:
+        owner = table.c.id if table is Tenant.__table__ else table.c.tenant_id
+        query = query.where(owner == tenant_id)
     result = db.execute(query, execution_options={"yield_per": _ROWS})
     for row in result.mappings():
         yield dict(row)
