@@ -19,6 +19,7 @@ from handlers.problems import Problem
 from openapi.exchange import Exchange
 from storage import counters
 from storage.settings import settings
+from storage.throttle import network_of
 
 log = structlog.get_logger("booga.limits")
 
@@ -56,7 +57,7 @@ async def count(exchange: Exchange) -> None:
     quota = settings().rate_limit_per_minute if caller else PUBLIC_PER_MINUTE
     if caller is not None and caller.rate_limit is not None:
         quota = min(quota, caller.rate_limit)
-    who = f"{caller.tenant_id}:{caller.identity}" if caller else f"address:{exchange.client}"
+    who = f"{caller.tenant_id}:{caller.identity}" if caller else f"address:{network_of(exchange.client)}"
     item = RateLimitItemPerMinute(quota)
     passed, window = await _hit(item, who)
     seconds = max(1, min(WINDOW, int(window.reset_time - time.time()) + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import secrets
@@ -95,6 +96,19 @@ def _address(name: str) -> str | None:
     return text or None
 
 
+def _proxies() -> tuple[str, ...]:
+    """Addresses or networks. A name would trust nobody, and ``*`` whoever claims to be somebody else."""
+    given = [part.strip() for part in os.environ.get("BOOGA_TRUSTED_PROXIES", "").split(",") if part.strip()]
+    for text in given:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as fault:
+            raise SettingsError(
+                f"BOOGA_TRUSTED_PROXIES holds {text!r}: use addresses (10.0.0.5) or networks (10.0.0.0/24)."
+            ) from fault
+    return tuple(given)
+
+
 def _generated_secret(data_dir: Path) -> str:
     """The embedded default's own secret: made once, readable by its owner alone."""
     path = data_dir / "secret.key"
@@ -162,9 +176,7 @@ def read() -> Settings:
         workers=workers,
         public_url=public_url,
         cdn_url=_url("BOOGA_CDN_URL", ("http", "https")) or public_url,
-        trusted_proxies=tuple(
-            p.strip() for p in os.environ.get("BOOGA_TRUSTED_PROXIES", "").split(",") if p.strip()
-        ),
+        trusted_proxies=_proxies(),
         openai_api_key=openai_api_key,
         openai_base_url=openai_base_url,
         openai_model=os.environ.get("BOOGA_OPENAI_MODEL", "").strip() or "gpt-4o-mini",

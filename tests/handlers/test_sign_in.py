@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -183,6 +184,16 @@ class TestThrottle:
             assert Counter(pool.map(fail, range(100))) == {401: 100}
         assert sign_in(visit("203.0.113.5, 10.200.0.9"), tenant).status_code == 429
         assert sign_in(visit("203.0.113.5, 10.200.0.10"), tenant).status_code == 200
+
+    def test_a_network_of_ipv6_counts_as_one_address(self, visit: Visit) -> None:
+        network = f"2001:db8:{next(_hosts):x}:1"
+        left = [
+            int(re.findall(r"r=(\d+)", answer.headers["RateLimit"])[0])
+            for answer in (
+                visit(f"{network}::{host}").post(REFRESH, json={"refresh_token": "none"}) for host in (1, 2)
+            )
+        ]
+        assert left[0] - left[1] == 1
 
     def test_no_proxy_is_trusted_that_was_not_named(self, server: Server, tmp_path: Path) -> None:
         if server.backend != "sqlite":

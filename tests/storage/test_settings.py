@@ -83,6 +83,8 @@ class TestSecret:
         ("BOOGA_EMBEDDINGS", "magic"),
         ("BOOGA_EMBEDDINGS", "openai"),
         ("BOOGA_JSON_LOGS", "perhaps"),
+        ("BOOGA_TRUSTED_PROXIES", "*"),
+        ("BOOGA_TRUSTED_PROXIES", "10.0.0.5, proxy.example.com"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
