@@ -79,6 +79,13 @@ class StoredFile:
 
 
 @dataclass(slots=True)
+class Fresh:
+    """What was only read. A repeated request reads it again, and nothing of it is kept for that."""
+
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
 class Events:
     """Server-sent events; ``parts`` yields encoded blocks and is closed when the reader leaves."""
 

@@ -22,10 +22,11 @@ from connexion.operations import AbstractOperation
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers import auth
-from handlers.replies import Events, Listing, Parts, StoredFile, Text, with_query
+from handlers.problems import Problem
+from handlers.replies import Events, Fresh, Listing, Parts, StoredFile, Text, with_query
 from models.errors import Stale
 from openapi import exchange as exchanges
-from openapi import ranges, replays
+from openapi import ranges, readers, replays
 from openapi.contract import Contract, Operation
 from openapi.exchange import Exchange
 from openapi.sending import Headers, send_empty, send_stream, send_whole
@@ -109,7 +110,7 @@ class DispatchOperation:
             key = exchange.preconditions.get("Idempotency-Key") if self.operation.idempotent else None
             if key:
                 arguments["replay"] = replays.Replay(exchange, key)
-            result = await _while_connected(self.operation.function(**arguments), receive)
+            result = await _while_reading(self.operation.function(**arguments), exchange, receive)
         else:
             result = await in_thread(self._call, arguments, exchange, _url_with(scope))
         if result is not _LEFT:
@@ -129,7 +130,8 @@ class DispatchOperation:
                     return first
                 result = self.operation.function(**arguments)
                 body, status, headers = _unpack(result)
-                kept.keep(db, status, headers, dumps(body) if body is not None else b"")
+                if not isinstance(body, Fresh):
+                    kept.keep(db, status, headers, dumps(body) if body is not None else b"")
                 return result
         wanted = exchange.preconditions.get("If-Match")
         if self.is_item_write and wanted is not None and caller is not None:
@@ -157,6 +159,8 @@ class DispatchOperation:
         extra: Headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
         ]
+        if isinstance(body, Fresh):
+            body = body.body
         if body is None:
             await send_empty(send, status, exchange, extra)
         elif isinstance(body, Text):
@@ -226,9 +230,12 @@ async def _from_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _while_connected(work: Coroutine[Any, Any, Any], receive: Receive) -> Any:
-    """The result of ``work``, which is cancelled when the client leaves before it is there."""
+async def _while_reading(work: Coroutine[Any, Any, Any], exchange: Exchange, receive: Receive) -> Any:
+    """The result of ``work``, which is cancelled when the client leaves, or may no longer have it, before it
+    is there.
+    """
     result: Any = _LEFT
+    is_refused = False
 
     async with anyio.create_task_group() as group:
 
@@ -237,12 +244,21 @@ async def _while_connected(work: Coroutine[Any, Any, Any], receive: Receive) -> 
                 pass
             group.cancel_scope.cancel()
 
+        async def ask() -> None:
+            nonlocal is_refused
+            await readers.refused(exchange)
+            is_refused = True
+            group.cancel_scope.cancel()
+
         group.start_soon(watch)
+        group.start_soon(ask)
         try:
             result = await work
         except Exception as fault:
             result = _Raised(fault)
         group.cancel_scope.cancel()
+    if is_refused:
+        raise _refusal()
     if isinstance(result, _Raised):
         raise result.fault
     return result
@@ -262,8 +278,9 @@ class _Raised:
 async def _send_events(
     events: Events, exchange: Exchange, receive: Receive, send: Send, extra: Headers
 ) -> None:
-    """Server-sent events until they end or the reader leaves, whichever comes first."""
+    """Server-sent events until they end, the reader leaves or may no longer read, whichever comes first."""
     extra += [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+    is_refused = False
 
     async with anyio.create_task_group() as group:
 
@@ -272,15 +289,42 @@ async def _send_events(
                 pass
             group.cancel_scope.cancel()
 
+        async def ask() -> None:
+            nonlocal is_refused
+            await readers.refused(exchange)
+            is_refused = True
+            told.cancel()
+
         group.start_soon(watch)
+        group.start_soon(ask)
         try:
-            await send_stream(send, 200, exchange, events.parts, "text/event-stream; charset=utf-8", extra)
+            with anyio.CancelScope() as told:
+                await send_stream(
+                    send, 200, exchange, events.parts, "text/event-stream; charset=utf-8", extra
+                )
         finally:
             close = getattr(events.parts, "aclose", None)
             if close is not None:
                 with anyio.CancelScope(shield=True):
                     await close()
+        if is_refused:
+            await send({"type": "http.response.body", "body": _last_event(exchange)})
         group.cancel_scope.cancel()
+
+
+def _refusal() -> Problem:
+    return Problem("unauthorized", "The credential is no longer good for this.")
+
+
+def _last_event(exchange: Exchange) -> bytes:
+    """What ends a stream whose reader may no longer read. It has no id: who signs in again takes the stream
+    up behind the event before it.
+    """
+    problem = _refusal()
+    if exchange.path.startswith("/openai/"):
+        return b"data: %b\n\n" % dumps(problem.openai_body(exchange.request_id))
+    told = problem.body(exchange.path, exchange.request_id)
+    return b"event: message.failed\ndata: %b\n\n" % dumps(told)
 
 
 class DispatchAPI(RoutedAPI[DispatchOperation]):

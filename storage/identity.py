@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -172,6 +173,41 @@ def _of_token(token: str) -> Caller | None:
     if not rows or (rows[0].user_id, rows[0].tenant_id) != (claims.user_id, claims.tenant_id):
         return None
     return _caller(rows, None, sign_in_id=claims.sign_in_id)
+
+
+def held(callers: Collection[Caller]) -> dict[Caller, frozenset[str]]:
+    """What callers that came some time ago may do by now; those whose credential is no longer good are left
+    out. A key is taken for good whichever of its texts was sent.
+    """
+    at = now()
+    people = and_(User.is_active, Tenant.is_active)
+    keys = (
+        select(ApiKey.id, User.role, ApiKey.scopes)
+        .join(User, User.id == ApiKey.user_id)
+        .join(Tenant, Tenant.id == ApiKey.tenant_id)
+        .where(
+            ApiKey.id.in_({caller.key_id for caller in callers if caller.key_id}),
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at),
+            people,
+        )
+    )
+    devices = (
+        select(SignIn.id, User.role)
+        .join(User, User.id == SignIn.user_id)
+        .join(Tenant, Tenant.id == SignIn.tenant_id)
+        .where(
+            SignIn.id.in_({caller.sign_in_id for caller in callers if caller.sign_in_id}),
+            SignIn.ended_at.is_(None),
+            SignIn.expires_at > at,
+            people,
+        )
+    )
+    with platform(writes=False) as db:
+        scopes = {id: effective_scopes(role, of_key) for id, role, of_key in db.execute(keys)}
+        scopes |= {id: effective_scopes(role, None) for id, role in db.execute(devices)}
+    origins = ((caller, caller.key_id or caller.sign_in_id or "") for caller in callers)
+    return {caller: scopes[id] for caller, id in origins if id in scopes}
 
 
 _later = ThreadPoolExecutor(1, thread_name_prefix="last-use")

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One event; ``position`` is the number in its id."""
+    """One event; ``position`` is the number in its id, which what ends a refused reader's stream lacks."""
 
     name: str
     id: str
@@ -32,7 +32,7 @@ def events(lines: Iterable[str]) -> Iterator[Event]:
             name, _, value = line.partition(": ")
             fields[name] = value
         elif fields:
-            yield Event(fields["event"], fields["id"], json.loads(fields["data"]))
+            yield Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
             fields = {}
 
 
