@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, or_, select
 
 from handlers import reach
 from handlers.auth import caller, require_stack_capability
-from handlers.replies import Listing, Paging, Text, created, csv_rows
+from handlers.replies import Fresh, Listing, Paging, Text, created, csv_rows
 from handlers.schemas import messages as message_wire
 from handlers.schemas import sessions as wire
 from models.audit import AuditAction, is_shown, name_of
@@ -101,7 +101,7 @@ def _searched(query: Select[ChatSession], words: str | None) -> Select[ChatSessi
     return query.where(or_(ChatSession.title.icontains(words, autoescape=True), ChatSession.id.in_(said)))
 
 
-def bulk(body: dict[str, Any]) -> dict[str, Any]:
+def bulk(body: dict[str, Any]) -> dict[str, Any] | Fresh:
     """Do the same to many conversations, each told for itself."""
     action, dry_run = body["action"], body.get("dry_run", False)
     most = MOST_EXPORTED if action == "export" else MOST_AT_ONCE
@@ -119,7 +119,8 @@ def bulk(body: dict[str, Any]) -> dict[str, Any]:
         except Conflict:
             results.append({"id": id, "status": "no_room"})
     succeeded = sum(result["status"] == "ok" for result in results)
-    return {"results": results, "succeeded": succeeded, "failed": len(results) - succeeded}
+    told = {"results": results, "succeeded": succeeded, "failed": len(results) - succeeded}
+    return Fresh(told) if action == "export" else told
 
 
 def _ids_of(wanted: dict[str, Any], most: int) -> Sequence[str]:

@@ -6,6 +6,8 @@ company: documents that they added to its indices, personas that they wrote.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import delete, or_, select, update
 
 from models.access import ApiKey
@@ -45,9 +47,10 @@ def forget_person(of: OfTenant, user_id: str) -> None:
         user = db.get(User, user_id)
         if user is None:
             return
-        keys = db.scalars(select(ApiKey.id).where(ApiKey.user_id == user_id)).all()
+        keys = db.scalars(select(ApiKey.id).where(ApiKey.user_id == user_id))
         callers = [f"user:{user_id}", *(f"key:{key_id}" for key_id in keys)]
         db.execute(delete(IdempotencyRecord).where(IdempotencyRecord.caller.in_(callers)))
+        _forget_answers(db, {user_id, user.email})
         for theirs, left in (
             (Document.user_id == user_id, update(Document).values(user_id=None)),
             (PersonaVersion.author_id == user_id, update(PersonaVersion).values(author_id=None)),
@@ -58,8 +61,20 @@ def forget_person(of: OfTenant, user_id: str) -> None:
         ):
             db.execute(left.where(theirs), execution_options={"synchronize_session": False})
         _forget_archives(db)
-        mail.forget_to(user.email)
+        mail.forget_to(user.email, user.tenant_id)
         accounts.let_go(db, user)
+
+
+def _forget_answers(db: Session, words: Collection[str]) -> None:
+    """Answers to others that are kept to be repeated, and hold one of the words."""
+    telling = [word.encode() for word in words]
+    kept = select(IdempotencyRecord.id, IdempotencyRecord.key, IdempotencyRecord.body)
+    gone = [
+        id
+        for id, key, body in db.execute(kept)
+        if any(word in key.encode() or word in (body or b"") for word in telling)
+    ]
+    db.execute(delete(IdempotencyRecord).where(IdempotencyRecord.id.in_(gone)))
 
 
 def _forget_archives(db: Session) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import os
 import smtplib
 import ssl
@@ -53,11 +55,11 @@ def forget(tenant_id: str) -> None:
         letter.unlink(missing_ok=True)
 
 
-def forget_to(address: str) -> None:
-    """Remove the mails from the data folder that name an address."""
-    wanted = address.lower().encode()
-    for letter in _folder().glob("*.eml"):
-        if wanted in letter.read_bytes().lower():
+def forget_to(address: str, tenant_id: str) -> None:
+    """Remove a tenant's mails to an address from the data folder."""
+    for letter in _folder().glob(f"*-{tenant_id}.eml"):
+        mail = email.message_from_bytes(letter.read_bytes(), policy=email.policy.default)
+        if str(mail["To"]).lower() == address.lower():
             letter.unlink(missing_ok=True)
 
 

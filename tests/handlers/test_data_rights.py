@@ -86,6 +86,7 @@ def test_an_archive_holds_everything_of_the_tenant_and_no_secret(
     index = knowledge.make(client, "indices")
     document = knowledge.upload(client, index["id"]).json()
     session = client.post(f"{CHAT}/sessions", json={"title": "Kept", "stack_id": server.tenant["stack_id"]})
+    icon = client.post(f"{CHAT}/bots/icons/upload", files={"file": ("icon.png", picture(), "image/png")})
     archive = archive_of(client)
     assert archive.testzip() is None
     manifest = json.loads(archive.read("manifest.json"))
@@ -98,10 +99,13 @@ def test_an_archive_holds_everything_of_the_tenant_and_no_secret(
     (place,) = [name for name in manifest["files"] if document["id"] in name]
     original = client.get(f"{CHAT}/knowledge/documents/{document['id']}/content").content
     assert archive.read(place) == original
+    assert archive.read(f"icons/{icon.json()['url'].rpartition('/')[2]}")
+    named = {row["id"] for row in tables["data/products.json"] + tables["data/regions.json"]}
+    assert {row[of] for row in tables["data/stacks.json"] for of in ("product_id", "region_id")} <= named
     columns = {column for rows in tables.values() for row in rows for column in row}
     assert not columns & {"password_hash", "key_hash", "previous_hash", "sealed_key", "sealed_secret", "seed"}
-    assert is_exported("prompt_tokens")
-    assert not is_exported("token_hash")
+    assert all(map(is_exported, ("prompt_tokens", "first_token_ms", "daily_token_budget")))
+    assert not any(map(is_exported, ("token_hash", "token")))
     assert other.get(f"{EXPORTS}/{uuid.uuid4()}").status_code == 404
 
 
@@ -147,6 +151,9 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
     asked = theirs.post(f"{CHAT}/sessions/{session['id']}/messages", json={"content": f"What of {marker}?"})
     assert asked.status_code == 201
     archive = export(client)
+    exported = {"action": "export", "ids": [session["id"]]}
+    others = {"Idempotency-Key": uuid.uuid4().hex}
+    assert marker in client.post(f"{CHAT}/sessions/bulk", json=exported, headers=others).text
     with server.database() as db:
         db.add(
             AuditEntry(
@@ -161,8 +168,11 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
         )
     mail = server.data_dir / "mail"
     mail.mkdir(exist_ok=True)
-    letter = mail / f"{marker}.eml"
+    letter = mail / f"{marker}-{server.tenant['tenant_id']}.eml"
     letter.write_text(f"To: {me['email']}\n\nDear {marker}\n")
+    neighbours = [mail / f"1-{server.tenant['tenant_id']}.eml", mail / f"2-{uuid.uuid4()}.eml"]
+    neighbours[0].write_text(f"To: x{me['email']}\n\nSomebody else\n")
+    neighbours[1].write_text(f"To: {me['email']}\n\nFrom another tenant\n")
 
     erased = client.post(f"/api/v1/tenants/users/{me['id']}/erase")
     assert (erased.status_code, erased.json()["status"]) == (202, "queued")
@@ -186,9 +196,25 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
         assert db.scalar(select(func.count()).where(UsageHour.user_id == me["id"]))
         assert set(db.scalars(select(AuditEntry.address).where(AuditEntry.actor_id == me["id"]))) == {""}
     assert not letter.exists()
+    assert all(kept.exists() for kept in neighbours)
     assert client.get(f"{EXPORTS}/{archive['id']}").json()["status"] == "expired"
 
     wait_for(lambda: not holding(server, marker))
+
+
+def test_what_others_were_answered_about_a_person_is_forgotten_with_it(
+    client: httpx.Client, server: Server
+) -> None:
+    marker = f"zq{uuid.uuid4().hex}"
+    invited = {"email": f"{marker}@example.com", "role": "member", "name": f"Person {marker}"}
+    again, url = {"Idempotency-Key": uuid.uuid4().hex}, "/api/v1/tenants/users"
+    first = client.post(url, json=invited, headers=again).json()
+    assert client.post(url, json=invited, headers=again).json() == first
+    assert client.post(f"{url}/{first['id']}/erase").status_code == 202
+    wait_for(lambda: client.get(f"{url}/{first['id']}").status_code == 404)
+    wait_for(lambda: not holding(server, marker))
+    anew = client.post(url, json=invited, headers=again)
+    assert (anew.status_code, "Idempotent-Replayed" in anew.headers) == (201, False)
 
 
 def test_the_last_owner_stays_and_only_owners_erase_owners(
