@@ -11,10 +11,8 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
-import importlib
 import io
 import os
-import pkgutil
 import re
 import shutil
 import tarfile
@@ -32,14 +30,13 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Date, LargeBinary, Table, inspect, literal, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-import models
-from models.base import Base, Instant, now
+from models.base import Instant, now
 from models.errors import Conflict
 from models.exports import ExportStatus, TenantExport
 from models.knowledge.library import Document
 from models.work import Job, JobStatus
 from storage import exports, files, library, migrations, secrets
-from storage.database import EVERYONE, Session, engine, platform, reading
+from storage.database import EVERYONE, Session, engine, platform, reading, tables
 from storage.settings import settings
 
 FORMAT = "booga-backup/1"
@@ -121,18 +118,11 @@ def _written(target: Path) -> Iterator[BinaryIO]:
             Path(name).unlink(missing_ok=True)
 
 
-def _tables() -> list[Table]:
-    """All tables, those first that others refer to."""
-    for module in pkgutil.walk_packages(models.__path__, "models."):
-        importlib.import_module(module.name)
-    return Base.metadata.sorted_tables
-
-
 def _copy_rows(archive: tarfile.TarFile, sums: dict[str, str], folder: Path) -> tuple[int, list[Path]]:
     """All rows as of one moment; how many, and which originals they name."""
     count = 0
     with reading(EVERYONE) as db:
-        for table in _tables():
+        for table in tables():
             # A member's size stands before it, and is not known before the last row is.
             with tempfile.TemporaryFile(dir=folder) as rows:
                 query = select(table).order_by(*table.primary_key)
@@ -203,7 +193,7 @@ def restore(source: Path) -> Done:
             with files.clear_when_full():
                 count = sum(_extract(archive, member) for member in archive if _is_file(member.name))
                 with platform() as db:
-                    rows = sum(_load(db, archive, table) for table in _tables())
+                    rows = sum(_load(db, archive, table) for table in tables())
                     queued = _settle(db)
                     if secret is not None:
                         _write(settings().data_dir / _SECRET, io.BytesIO(secret))
@@ -251,7 +241,7 @@ def _checked(archive: tarfile.TarFile) -> dict[str, Any]:
             f"The backup was made at revision {revision}, and this version is at {migrations.head()}: "
             "restore it with the version that made it, then update."
         )
-    expected = {f"rows/{table.name}.jsonl" for table in _tables()}
+    expected = {f"rows/{table.name}.jsonl" for table in tables()}
     if sorted(names[:-1]) != sorted(sums) or not expected <= set(sums):
         raise tarfile.ReadError("something is missing, or there twice")
     for name, expected_sum in sums.items():
@@ -284,11 +274,11 @@ def _refuse_unless_empty() -> None:
     there = sorted(path.name for path in folder.iterdir() if path.name not in _MAY_BE_THERE)
     if there:
         raise Conflict(f"The data folder {folder} is not empty: it has {', '.join(there[:5])}.")
-    tables = set(inspect(engine()).get_table_names()) - {"alembic_version"}
-    if tables and migrations.present() is None:
+    found = set(inspect(engine()).get_table_names()) - {"alembic_version"}
+    if found and migrations.present() is None:
         raise Conflict("The database is not empty: it has tables of something else.")
     with reading(EVERYONE) as db:
-        for name in sorted(tables):
+        for name in sorted(found):
             table = text(engine().dialect.identifier_preparer.quote(name))
             if db.scalar(select(literal(1)).select_from(table).limit(1)):
                 raise Conflict(f"The database is not empty: there are rows in {name}.")

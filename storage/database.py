@@ -7,6 +7,8 @@ unit.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +17,14 @@ from functools import cache, lru_cache
 from typing import Any, Protocol, TypeVar
 
 import orjson
-from sqlalchemy import Engine, Row, Select, create_engine, event
+from sqlalchemy import Engine, Row, Select, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, UOWTransaction, with_loader_criteria
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.pool import QueuePool
 
+import models
 from models.base import Base, TenantOwned
 from models.errors import NotFound, Stale
 from storage.settings import settings
@@ -169,6 +172,13 @@ def engine() -> Engine:
     # A server of PostgreSQL has a hundred connections for everybody: those of a burst are given back.
     options |= {"pool_size": KEPT_OPEN, "max_overflow": THREADS + OVERFLOW - KEPT_OPEN}
     return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, **options)
+
+
+def tables() -> list[Table]:
+    """All tables, those first that others refer to."""
+    for module in pkgutil.walk_packages(models.__path__, "models."):
+        importlib.import_module(module.name)
+    return Base.metadata.sorted_tables
 
 
 @lru_cache(maxsize=16)

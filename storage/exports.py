@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 from sqlalchemy import LargeBinary, Table, select
 
-from models.base import Base, now
+from models.base import now
 from models.exports import CATALOGUES, LEFT_OUT, LIFETIME, ExportStatus, TenantExport, is_exported
 from models.knowledge.library import Document
 from models.tenancy import Tenant
 from storage import files, icons
-from storage.database import OfTenant, Session, platform, reading
+from storage.database import OfTenant, Session, platform, reading, tables
 from storage.settings import settings
 
 EXPORT = "export"
@@ -71,7 +71,7 @@ def build(of: OfTenant, export_id: str, tell: Callable[[float], None]) -> int:
 
 
 def _fill(db: Session, tenant_id: str, archive: zipfile.ZipFile, tell: Callable[[float], None]) -> None:
-    tables = [table for table in Base.metadata.sorted_tables if _is_kept(table)]
+    owned = [table for table in tables() if _is_kept(table)]
     manifest: dict[str, Any] = {
         "format": "booga-export/1",
         "tenant_id": tenant_id,
@@ -80,11 +80,11 @@ def _fill(db: Session, tenant_id: str, archive: zipfile.ZipFile, tell: Callable[
         "files": {},
     }
     archive.writestr("README.txt", _NOTE)
-    for done, table in enumerate(tables):
+    for done, table in enumerate(owned):
         name = f"data/{table.name}.json"
         with archive.open(name, "w", force_zip64=True) as out:
             manifest["data"][name] = _write_rows(out, _rows(db, table, tenant_id))
-        tell(0.5 * (done + 1) / len(tables))
+        tell(0.5 * (done + 1) / len(owned))
     kept = db.execute(select(Document.id, Document.name, Document.content_sha256).order_by(Document.id)).all()
     for done, (id, name, sha256) in enumerate(kept):
         source = files.path_of(tenant_id, sha256)

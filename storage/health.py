@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import httpx
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, func, select
 
 from models.base import now
@@ -86,8 +85,7 @@ def _head() -> str:
 
 
 def _migrations() -> Finding:
-    with _reading() as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
+    present = migrations.present()
     if present == _head():
         return Status.OK, f"at revision {present}"
     return Status.DOWN, f"at revision {present or 'none'}, not {_head()}: run `booga migrate`"

@@ -8,12 +8,11 @@ from typing import Any
 
 from sqlalchemy import LargeBinary, Table, func, select
 
-from models.base import Base
 from models.knowledge.library import Chunk, Document, IngestStatus, Posting
 from models.tenancy import Tenant
 from models.work import Job, JobStatus
 from storage import files, library, queue, secrets, vectors
-from storage.database import Session, platform
+from storage.database import Session, platform, tables
 from storage.settings import settings
 
 _SEALED = {("sign_ins", "seed"), ("signing_keys", "private_key")}
@@ -120,7 +119,7 @@ def reseal() -> int:
     """
     count = 0
     with platform() as db:
-        for table in Base.metadata.sorted_tables:
+        for table in tables():
             for column in table.c:
                 if isinstance(column.type, LargeBinary) and _is_sealed(table, column.name):
                     count += _reseal(db, table, column)

@@ -7,24 +7,11 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import text
 
-import models.access
-import models.audit
-import models.bots
-import models.chat.analytics
-import models.chat.conversations
-import models.chat.providers
-import models.configuration
-import models.exports
-import models.letters
-import models.personas
-import models.second_factor
-import models.webhooks
-import models.work  # noqa: F401 - imported for their tables
 from models.base import Base, Instant
-from storage.database import engine
-from storage.migrations import statistics
+from storage.database import engine, tables
 
 LOCK = 7_262_110
+tables()  # so that the metadata knows all of them
 
 
 def render(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
@@ -50,7 +37,6 @@ with engine().connect() as connection:
         connection=connection, target_metadata=Base.metadata, compare_type=True, render_item=render
     )
     context.run_migrations()
-    statistics.tell(connection)
     connection.commit()
     if connection.dialect.name == "sqlite":
         connection.invalidate()
