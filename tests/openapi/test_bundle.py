@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from connexion.spec import create_spec_validator
 
 from openapi import bundle
+from openapi.contract import Contract
 
 OK: dict[str, Any] = {"description": "It is there.", "content": {}}
 
@@ -147,3 +151,11 @@ class TestSources:
             False,
             True,
         ]
+
+
+def test_connexion_takes_it() -> None:
+    """What Connexion would ask at each start, defaults against their schemas too, is asked here."""
+    schema = pkgutil.get_data("connexion", "resources/schemas/v3.0/schema.json")
+    assert schema is not None
+    spec = Contract().spec
+    create_spec_validator(spec)(json.loads(schema)).validate(spec)
