@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 from limits.aio.storage import RedisStorage
-from redis.asyncio import BlockingConnectionPool
 
 from storage.settings import settings
 
@@ -21,6 +20,8 @@ def shared() -> RedisStorage | None:
     url = settings().redis_url
     if url is None:
         return None
+    from redis.asyncio import BlockingConnectionPool  # it takes a while to load, and many do without
+
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
