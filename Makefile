@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv --quiet
 PACKAGES := openapi handlers models storage
+# Bytecode is kept, whatever the shell says: the tests start hundreds of processes of the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test check contract contract-bounded browser bench evaluate \
 	format lint types spec spec-lint clients lock clean
