@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -10,8 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -58,26 +61,62 @@ class Backend:
     name: str
     services: dict[str, str] = field(default_factory=dict)
     databases: list[str] = field(default_factory=list)
+    _template: str = ""
+    """The database that others are copies of: to make all tables takes longer than many tests."""
 
-    def fresh(self) -> dict[str, str]:
-        """Settings of an installation with nothing in it yet, but for ``BOOGA_DATA_DIR``."""
+    def fresh(self, *, bare: bool = False) -> dict[str, str]:
+        """Settings of an installation with nothing in it yet, but for ``BOOGA_DATA_DIR``.
+
+        PostgreSQL's tables are there, unless it is to be ``bare``; SQLite's come by ``lay``.
+        """
         if self.name == "sqlite":
             return {}
+        if not bare and not self._template:
+            url = self._make("template1")
+            _booga_migrate({"BOOGA_DATABASE_URL": url, "BOOGA_SECRET_KEY": SECRET})
+            self._template = self.databases[-1]
+        url = self._make("template1" if bare else self._template)
+        return {"BOOGA_DATABASE_URL": url, "BOOGA_SECRET_KEY": SECRET, **self.services}
+
+    def _make(self, template: str) -> str:
         name = f"booga_test_{secrets.token_hex(6)}"
         with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         self.databases.append(name)
-        return {
-            "BOOGA_DATABASE_URL": f"{POSTGRESQL}/{name}",
-            "BOOGA_SECRET_KEY": SECRET,
-            **self.services,
-        }
+        return f"{POSTGRESQL}/{name}"
 
     def drop(self) -> None:
         """Remove every database that ``fresh`` made."""
-        with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
-            for name in self.databases:
+
+        def remove(name: str) -> None:
+            with psycopg.connect(f"{POSTGRESQL}/postgres", autocommit=True) as connection:
                 connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+        # Each waits for a checkpoint, and many at once wait for the same one.
+        with ThreadPoolExecutor(16) as threads:
+            list(threads.map(remove, self.databases))
+
+
+def _booga_migrate(given: dict[str, str]) -> bytes:
+    """What the host's command makes of an empty database; the file where that is SQLite."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOOGA_", "OPENAI_"))}
+    program = Path(sys.executable).parent / "booga"
+    with tempfile.TemporaryDirectory(prefix="booga-schema-") as folder:
+        environment = {**kept, **given, "BOOGA_DATA_DIR": folder}
+        subprocess.run([program, "migrate"], env=environment, check=True, capture_output=True)  # noqa: S603 - our own program
+        file = Path(folder) / "booga.db"
+        return file.read_bytes() if file.exists() else b""
+
+
+@cache
+def _embedded() -> bytes:
+    return _booga_migrate({})
+
+
+def lay(data_dir: Path) -> None:
+    """Put a file of SQLite there that has all tables, and nothing in them."""
+    data_dir.mkdir(mode=0o700, exist_ok=True)
+    (data_dir / "booga.db").write_bytes(_embedded())
 
 
 @contextmanager

@@ -159,7 +159,10 @@ def migrated(
     backend: Backend, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """This process itself with an empty, migrated database: for tests of ``storage`` without a server."""
-    given = {"BOOGA_DATA_DIR": str(tmp_path_factory.mktemp("data")), **backend.fresh()}
+    data_dir = tmp_path_factory.mktemp("data")
+    if backend.name == "sqlite":
+        backends.lay(data_dir)
+    given = {"BOOGA_DATA_DIR": str(data_dir), **backend.fresh()}
     for name in (
         "BOOGA_DATABASE_URL",
         "BOOGA_SECRET_KEY",

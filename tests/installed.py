@@ -24,7 +24,7 @@ from storage.database import platform, reading, transaction
 from storage.parsing import MEDIA_TYPES
 from storage.queue import Kind, Runner
 from storage.settings import settings
-from tests.backends import Backend
+from tests.backends import Backend, lay
 
 PATIENCE = 60.0
 
@@ -48,7 +48,10 @@ def installation(backend: Backend, graphs: Path, tmp_path_factory: pytest.TempPa
     with pytest.MonkeyPatch.context() as environment:
         for name in ("DATABASE_URL", "SECRET_KEY", "CHROMA_URL", "REDIS_URL", "WORKERS"):
             environment.delenv(f"BOOGA_{name}", raising=False)
-        given = {"BOOGA_DATA_DIR": str(tmp_path_factory.mktemp("data")), **backend.fresh()}
+        data_dir = tmp_path_factory.mktemp("data")
+        if backend.name == "sqlite":
+            lay(data_dir)
+        given = {"BOOGA_DATA_DIR": str(data_dir), **backend.fresh()}
         for name, value in given.items():
             environment.setenv(name, value)
         _forget()

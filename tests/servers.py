@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from models.access import ApiKey, effective_scopes
 from models.tenancy import RegionAssignment, Role, Seat, Stack, Subscription, User
 from tests import canary
-from tests.backends import free_port
+from tests.backends import free_port, lay
 
 BOOGA = Path(sys.executable).parent / "booga"
 STARTS_WITHIN = 60.0
@@ -209,6 +209,8 @@ def _start(folder: Path, backend: str, settings: dict[str, str]) -> Server:
         "BOOGA_TRUSTED_PROXIES": "127.0.0.1",  # tests come from many addresses: each may ask so often
         **settings,
     }
+    if "BOOGA_DATABASE_URL" not in settings:
+        lay(data_dir)
     server = Server(url, data_dir, log_path, environment, _process(url, log_path, environment), backend)
     try:
         _wait_until_ready(server)
@@ -221,10 +223,11 @@ def _start(folder: Path, backend: str, settings: dict[str, str]) -> Server:
 
 def _wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < deadline and server.process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/openapi.yaml").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)  # it is still starting, and listens last
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        while time.monotonic() < deadline and server.process.poll() is None:
+            try:
+                if client.get("/openapi.yaml").is_success:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)  # it is still starting, and listens last
     raise AssertionError(f"the server did not start:\n{server.log_path.read_text()[-4000:]}")

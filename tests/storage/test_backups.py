@@ -43,7 +43,7 @@ def sums(archive: Path) -> dict[str, str]:
 def elsewhere(server: Server, folder: Path, backend: Backend) -> None:
     """From here on the server is an installation with nothing in it, at the same address."""
     server.data_dir = folder
-    server.environment = {**server.environment, "BOOGA_DATA_DIR": str(folder), **backend.fresh()}
+    server.environment = {**server.environment, "BOOGA_DATA_DIR": str(folder), **backend.fresh(bare=True)}
 
 
 def seen(client: httpx.Client, session: str, index: str) -> list[Any]:
@@ -108,7 +108,7 @@ def archive(migrated: None, tmp_path: Path) -> Path:
 
 def refusal(backend: Backend, archive: Path, folder: Path, **more: str) -> str:
     """Why an empty installation does not take it. It has to be empty afterwards."""
-    environment = {**_environment(), "BOOGA_DATA_DIR": str(folder), **backend.fresh(), **more}
+    environment = {**_environment(), "BOOGA_DATA_DIR": str(folder), **backend.fresh(bare=True), **more}
     done = _booga(environment, "restore", str(archive))
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
@@ -194,7 +194,8 @@ def test_what_was_restored_goes_when_the_rest_cannot_be(
     backups.backup(archive)
     assert "icons/looks.png" in sums(archive)
     new = tmp_path / "elsewhere"
-    for name, value in {"BOOGA_SECRET_KEY": secret, **backend.fresh(), "BOOGA_DATA_DIR": str(new)}.items():
+    given = {"BOOGA_SECRET_KEY": secret, **backend.fresh(bare=True), "BOOGA_DATA_DIR": str(new)}
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
     database.engine().dispose()
     _forget_installation()
