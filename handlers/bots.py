@@ -125,6 +125,7 @@ def delete(id: str) -> None:
     """Remove the bot with its visitors' conversations."""
     with transaction(caller()) as db:
         bot = db.require(Bot, id, lock=True)
+        audit.forget_visitors(db, bot.tenant_id, select(ChatSession.id).where(ChatSession.bot_id == bot.id))
         theirs = remove(ChatSession).where(ChatSession.bot_id == bot.id).returning(ChatSession.id)
         gone = db.scalars(theirs, execution_options={"synchronize_session": False}).all()
         audit.note_each(db, AuditAction.DELETE, "session", gone)
@@ -189,7 +190,10 @@ def icons(paging: Paging, exchange: Exchange) -> dict[str, Any]:
 
 def upload_icon(file: Upload) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Keep a picture of the tenant's own."""
-    kept = pictures.keep(caller(), file.file, name=file.name, media_type=file.media_type)
+    made = pictures.received(file.file, name=file.name, media_type=file.media_type)
+    with transaction(caller()) as db:
+        audit.note(db, AuditAction.CREATE, "icon", None, fields=["name"])
+        kept = pictures.keep(caller(), made)
     return created(_icon(kept), kept.url)
 
 

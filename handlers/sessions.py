@@ -13,7 +13,6 @@ from handlers.auth import caller, require_stack_capability
 from handlers.replies import Fresh, Listing, Paging, Text, created, csv_rows
 from handlers.schemas import messages as message_wire
 from handlers.schemas import sessions as wire
-from models.audit import AuditAction, is_shown, name_of
 from models.base import now
 from models.chat.conversations import ChatMessage, ChatSession, SessionStatus
 from models.configuration import Effective
@@ -43,7 +42,6 @@ COLUMNS = [
     "created_at",
     "updated_at",
 ]
-SETTINGS = ("title", "status", "persona_id", "model", "attributes")
 MOST_AT_ONCE, MOST_EXPORTED = 1000, 100
 HISTORY_COLUMNS = ["role", "content", "status", "model", "created_at", "id", "parent_id"]
 
@@ -155,22 +153,11 @@ def _do(action: str, id: str, dry_run: bool) -> dict[str, Any]:
             _check_room(db, effective(db, session.stack_id), session)
         if dry_run:
             return {}
-        before = session.status
         if action == "restore":
             session.status, session.revived_at = SessionStatus.ACTIVE, now()
         else:
             session.status = SessionStatus.ARCHIVED
-        _note_change(db, session, status=before)
         return {}
-
-
-def _note_change(db: Session, session: ChatSession, **before: Any) -> None:
-    """Write a change of settings down, which the log else leaves out for conversations."""
-    fields = [name for name, value in before.items() if getattr(session, name) != value]
-    if fields:
-        told = {n: {"from": before[n], "to": getattr(session, n)} for n in fields if is_shown(n)}
-        names = map(name_of, fields)
-        audit.note(db, AuditAction.UPDATE, "session", session.id, fields=names, values=told)
 
 
 def _check_room(db: Session, configuration: Effective, session: ChatSession) -> None:
@@ -304,7 +291,6 @@ def _persona(db: Session, persona_id: str | None, stack_id: str | None) -> tuple
 
 
 def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[str, Any]:
-    before = {name: getattr(session, name) for name in SETTINGS}
     if "persona_id" in values:
         session.persona_id, _ = _persona(db, values["persona_id"], session.stack_id)
     configuration = effective(db, session.stack_id)
@@ -318,7 +304,5 @@ def _change(db: Session, session: ChatSession, values: dict[str, Any]) -> dict[s
             setattr(session, name, values[name])
     if "metadata" in values:
         session.attributes = values["metadata"]
-    if session.user_id != caller().user_id:
-        _note_change(db, session, **before)
     db.flush()
     return wire.show(session)

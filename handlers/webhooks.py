@@ -11,10 +11,11 @@ from handlers.auth import caller
 from handlers.replies import Listing, Paging, created
 from handlers.requests import Exchange
 from handlers.schemas import webhooks as wire
+from models.audit import AuditAction
 from models.base import new_id, now
 from models.errors import Conflict, NotFound
 from models.webhooks import OVERLAP, TEST, Delivery, Webhook, new_secret
-from storage import events, outbound, secrets
+from storage import audit, events, outbound, secrets
 from storage.database import Session, reading, transaction
 
 MOST = 100
@@ -103,6 +104,7 @@ def try_out(id: str) -> tuple[dict[str, Any], int]:
         body = events.body_of(TEST, {"webhook_id": webhook.id}, at)
         values = events.delivery(webhook.tenant_id, webhook.id, new_id(), TEST, body, at)
         events.add(db, [values | {"id": row}])
+        audit.note(db, AuditAction.CREATE, "delivery", row, fields=["webhook_id"])
         return wire.show_delivery(db.require(Delivery, row)), 202
 
 
@@ -148,6 +150,7 @@ def redeliver(id: str, delivery_id: str) -> tuple[dict[str, Any], int]:
         if delivery.is_under_way:
             raise Conflict("It is being sent at this moment.")
         delivery.again()
+        audit.note(db, AuditAction.UPDATE, "delivery", delivery.id, fields=["status"])
         events.wake_later(db)
         db.flush()
         return wire.show_delivery(delivery), 202

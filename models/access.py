@@ -34,6 +34,10 @@ SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
 """What each role may do at most. A key never has more than its maker's role has now."""
 
 
+VISITOR = "visitor"
+"""In place of a role: somebody who talks to a bot and has no account."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sends a request, as far as any rule needs to know. Immutable; made anew when rights change."""

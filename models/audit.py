@@ -65,7 +65,9 @@ OBJECTS: dict[str, str] = {
     "configurations": "configuration",
     "documents": "document",
     "knowledge_indices": "index",
+    "letters": "letter",
     "llm_providers": "llm_provider",
+    "messages": "message",
     "organizations": "organization",
     "persona_assignments": "persona_assignment",
     "personas": "persona",
@@ -84,6 +86,9 @@ OBJECTS: dict[str, str] = {
 }
 """What is audited, by table, and what the log calls it. Every other table stands in ``NOT_AUDITED``."""
 
+FILE = "file"
+"""What the log calls a document that stands in a conversation."""
+
 NOT_AUDITED: frozenset[str] = frozenset(
     {
         "audit_entries",  # itself
@@ -96,8 +101,6 @@ NOT_AUDITED: frozenset[str] = frozenset(
         "jobs",  # work that follows from what is audited
         "keyword_postings",  # made of a document
         "latency_hours",  # counts
-        "letters",  # follows from what is audited
-        "messages",  # the conversation itself
         "outbox_events",  # follows from what is audited
         "persona_categories",  # shows as its persona's
         "persona_indices",  # shows as its persona's
@@ -107,16 +110,16 @@ NOT_AUDITED: frozenset[str] = frozenset(
         "token_reservations",  # counts
         "usage_hours",  # counts
         "usage_records",  # counts
-        "webhook_deliveries",  # follow from what happened
+        "webhook_deliveries",  # follow from what happened; what somebody sends by hand is noted
     }
 )
-"""Tables whose rows are no administrative acts, and why."""
-
-DELETIONS_ALONE = frozenset({"chat_sessions"})
-"""Of these only the end is written down: everybody begins and names conversations all day."""
+"""Tables whose rows are nobody's acts, and why."""
 
 _UNTOLD = frozenset({"id", "tenant_id", "created_at", "updated_at", "last_used_at", "version"})
 _UNTOLD_OF: dict[str, frozenset[str]] = {
+    "chat_sessions": frozenset(
+        {"message_count", "last_message_at", "leaf_id", "counts", "revived_at", "visitor_id"}
+    ),
     "documents": frozenset(
         {
             "status",
@@ -141,12 +144,19 @@ _UNTOLD_OF: dict[str, frozenset[str]] = {
 }
 """What the server itself keeps beside what people decide."""
 
+_TOLD_ALONE: dict[str, frozenset[str]] = {
+    "letters": frozenset({"kind", "user_id"}),
+    "messages": frozenset({"rating", "comment", "stop_requested"}),
+}
+"""Where the server keeps nearly everything, the fields that people decide after the row was made."""
+
 _SHOWN = frozenset(
     {
         "allow_file_uploads",
         "allow_knowledge_search",
         "allow_web_search",
         "available_chat_models",
+        "bot_id",
         "capabilities",
         "collect_feedback",
         "content_filter_level",
@@ -172,8 +182,10 @@ _SHOWN = frozenset(
         "role",
         "scopes",
         "seats",
+        "session_id",
         "stack_id",
         "status",
+        "stop_requested",
         "subscription_id",
         "temperature",
         "user_id",
@@ -181,17 +193,25 @@ _SHOWN = frozenset(
 )
 """Fields whose values tell of no person and hold no secret, nor words that somebody wrote."""
 
-_CALLED = {"password_hash": "password", "sealed_key": "api_key", "sealed_secret": "secret"}
+_CALLED = {
+    "attributes": "metadata",
+    "password_hash": "password",
+    "recovery_hashes": "recovery_codes",
+    "sealed_key": "api_key",
+    "sealed_secret": "secret",
+}
 
 
 def is_told(table: str, field: str) -> bool:
     """Whether a change of this field is an act."""
+    if table in _TOLD_ALONE:
+        return field in _TOLD_ALONE[table]
     return field not in _UNTOLD and field not in _UNTOLD_OF.get(table, ())
 
 
 def name_of(field: str) -> str:
     """What those who read the log call a field."""
-    return "metadata" if field == "attributes" else _CALLED.get(field, field)
+    return _CALLED.get(field, field)
 
 
 def shown(field: str, value: Any) -> Any:
@@ -206,14 +226,12 @@ def is_shown(field: str) -> bool:
     return field in _SHOWN
 
 
-_EVERYBODYS = ("chat", "profile")
+_ADMINISTRATORS = ("tenants", "api_keys", "webhooks", "audit")
 
 
-def is_administrative(scope: str | None) -> bool:
+def is_kept_when_refused(scope: str | None) -> bool:
     """Whether a refusal of this scope is an act worth keeping: changes, and all that is for administrators
     alone.
     """
     area, _, verb = (scope or "").partition(":")
-    if not verb or area in _EVERYBODYS:
-        return False
-    return verb == "write" or area in ("tenants", "api_keys", "webhooks", "audit")
+    return verb == "write" or area in _ADMINISTRATORS

@@ -22,7 +22,7 @@ from uuid_utils import uuid7
 from handlers import problems
 from handlers.problems import Problem
 from models.access import Caller
-from models.audit import is_administrative
+from models.audit import is_kept_when_refused
 from models.errors import DomainError
 from openapi import exchange as exchanges
 from openapi.exchange import Exchange
@@ -137,9 +137,11 @@ class Guard:
 
 
 async def _note_refusal(exchange: Exchange, caller: Caller) -> None:
-    """What rights, capabilities or rules refused in an administrative area stands in the audit log."""
+    """A change that rights, capabilities or rules refused stands in the audit log, and so does a look into
+    what is for administrators alone.
+    """
     operation = exchange.operation
-    if operation is None or not is_administrative(operation.scope):
+    if operation is None or not is_kept_when_refused(operation.scope):
         return
     audit.bind(caller, address=exchange.client, request_id=exchange.request_id, operation=operation.id)
     area = (operation.scope or "").partition(":")[0]

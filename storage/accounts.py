@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from random import SystemRandom
 
@@ -124,7 +125,7 @@ def afterwards(work: Callable[..., None], *args: str) -> None:
     """Do something after the answer that does not depend on it."""
     if len(_wishes) >= MOST_WISHES:
         raise Unavailable("Too many ask for mail at this moment.")
-    _wishes.append(partial(work, *args))
+    _wishes.append(partial(copy_context().run, work, *args))  # the audit log tells who wished
     _later.submit(_see_to_all)
 
 

@@ -13,13 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Table, event, inspect
+from sqlalchemy import Select, Table, event, inspect, select, update
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import UOWTransaction
 
-from models.access import Caller
+from models.access import VISITOR, Caller
 from models.audit import (
-    DELETIONS_ALONE,
+    FILE,
     OBJECTS,
     ActorKind,
     AuditAction,
@@ -30,9 +30,12 @@ from models.audit import (
     shown,
 )
 from models.base import Base, TenantOwned, new_id, now
+from models.chat.conversations import ChatMessage
+from models.knowledge.library import Document
 from storage.database import Session, apart
 
 _ENTRIES = cast(Table, AuditEntry.__table__)
+_INSERT = _ENTRIES.insert()
 _LINKED = "audit_linked"
 """Where a session keeps what was mentioned and is not told yet."""
 
@@ -83,9 +86,11 @@ def note_each(
     object_ids: Iterable[str],
     *,
     tenant_id: str | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the same act down for each object, in the transaction ``db``: for statements in bulk."""
-    rows = [_row(action, object_type, id, tenant_id or db.tenant_id, [], {}) for id in object_ids]
+    told = dict(values or {})
+    rows = [_row(action, object_type, id, tenant_id or db.tenant_id, [*told], told) for id in object_ids]
     if rows:
         _write(db, rows)
 
@@ -125,8 +130,26 @@ def refused(caller: Caller, area: str, object_id: str | None) -> None:
         note(db, AuditAction.REFUSED, area, object_id)
 
 
+def forget_visitors(db: Session, tenant_id: str, sessions: Select[str]) -> None:
+    """Blank the addresses of those who talked in these conversations, which are about to be deleted: a
+    visitor's address is kept for as long as the visitor's words.
+    """
+    messages = select(ChatMessage.id).where(ChatMessage.session_id.in_(sessions))
+    for theirs in (sessions, messages):
+        db.execute(
+            update(AuditEntry)
+            .where(
+                AuditEntry.tenant_id == tenant_id,
+                AuditEntry.actor_kind == ActorKind.ANONYMOUS,
+                AuditEntry.object_id.in_(theirs),
+            )
+            .values(address=""),
+            execution_options={"synchronize_session": False},
+        )
+
+
 def _write(db: OrmSession, rows: list[dict[str, Any]]) -> None:
-    db.connection().execute(_ENTRIES.insert(), rows)
+    db.connection().execute(_INSERT, rows)
 
 
 def _row(
@@ -139,6 +162,8 @@ def _row(
 ) -> dict[str, Any]:
     act = _act.get()
     caller = act.caller if act else None
+    if caller is not None and caller.role == VISITOR:
+        caller = None
     kind = ActorKind.SYSTEM if act is None else ActorKind.ANONYMOUS
     if caller is not None:
         kind = ActorKind.KEY if caller.key_id else ActorKind.USER
@@ -189,19 +214,21 @@ def _note_rows(session: OrmSession, context: UOWTransaction) -> None:
 
 def _told(session: OrmSession, action: AuditAction, row: Base) -> dict[str, Any] | None:
     table = row.__tablename__
-    if getattr(row, "session_id", None) is not None:
-        return None  # a file in a conversation
-    if table in DELETIONS_ALONE and action is not AuditAction.DELETE:
-        return None
     fields, values = _changes(action, row)
     linked = session.info.get(_LINKED, {}).pop(row, {})
     fields, values = sorted([*fields, *linked]), {**values, **linked}
     if action is AuditAction.UPDATE and not fields:
         return None
-    told = _row(action, OBJECTS[table], _object_id(row), _tenant_of(row), fields, values)
+    told = _row(action, _kind_of(row), _object_id(row), _tenant_of(row), fields, values)
     if table == "sign_ins" and told["actor_kind"] == ActorKind.ANONYMOUS:
         told |= {"actor_kind": ActorKind.USER.value, "actor_id": row.__dict__["user_id"]}
     return told
+
+
+def _kind_of(row: Base) -> str:
+    if isinstance(row, Document) and row.__dict__.get("session_id") is not None:
+        return FILE
+    return OBJECTS[row.__tablename__]
 
 
 def _tenant_of(row: Base) -> str | None:

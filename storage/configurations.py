@@ -7,11 +7,13 @@ from typing import cast
 
 from sqlalchemy import Table, bindparam, func, or_, select, update
 
+from models.audit import AuditAction
 from models.base import Id, now
 from models.chat.conversations import ChatSession, SessionStatus
 from models.configuration import Configuration, Effective
 from models.errors import Conflict
 from models.tenancy import Stack, User
+from storage import audit
 from storage.database import Session, platform
 
 _SIGNS = (
@@ -95,11 +97,16 @@ def _expire(stack_id: str, timeout: timedelta) -> int:
         ids = list(db.scalars(select(ChatSession.id).where(*idle).limit(1000)))
     if not ids:
         return 0
+    change = {"status": {"from": SessionStatus.ACTIVE, "to": SessionStatus.EXPIRED}}
     with platform() as db:
-        db.execute(
+        stack = db.get_one(Stack, stack_id)
+        expired = db.scalars(
             update(ChatSession)
             .where(ChatSession.id.in_(ids), *idle)
             .values(status=SessionStatus.EXPIRED, updated_at=ChatSession.updated_at)
+            .returning(ChatSession.id)
             .execution_options(synchronize_session=False)
-        )
-    return len(ids)
+        ).all()
+        of = stack.tenant_id
+        audit.note_each(db, AuditAction.UPDATE, "session", expired, tenant_id=of, values=change)
+    return len(expired)

@@ -15,6 +15,7 @@ from models.audit import AuditEntry
 from models.chat.conversations import ChatSession
 from models.exports import ExportStatus, TenantExport
 from models.knowledge.library import Document
+from models.letters import Letter
 from models.personas import PersonaVersion
 from models.tenancy import User
 from models.work import IdempotencyRecord
@@ -51,11 +52,16 @@ def forget_person(of: OfTenant, user_id: str) -> None:
         callers = [f"user:{user_id}", *(f"key:{key_id}" for key_id in keys)]
         db.execute(delete(IdempotencyRecord).where(IdempotencyRecord.caller.in_(callers)))
         _forget_answers(db, {user_id, user.email})
+        letters = select(Letter.id).where(Letter.user_id == user_id)
         for theirs, left in (
             (Document.user_id == user_id, update(Document).values(user_id=None)),
             (PersonaVersion.author_id == user_id, update(PersonaVersion).values(author_id=None)),
             (
-                or_(AuditEntry.actor_id == user_id, AuditEntry.object_id == user_id),
+                or_(
+                    AuditEntry.actor_id == user_id,
+                    AuditEntry.object_id == user_id,
+                    AuditEntry.object_id.in_(letters),
+                ),
                 update(AuditEntry).values(address=""),
             ),
         ):

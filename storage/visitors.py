@@ -18,7 +18,7 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Connection, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.access import Caller
+from models.access import VISITOR, Caller
 from models.audit import AuditAction
 from models.base import new_id, now
 from models.bots import Bot, BotDay, BotReservation
@@ -29,7 +29,6 @@ from storage import audit
 from storage.database import Session, platform
 from storage.secrets import seal, unseal
 
-VISITOR = "visitor"
 PREFIX = "bv_"
 LIFETIME = 900
 """Seconds that a token is good for."""
@@ -41,6 +40,8 @@ LEAST_OUTPUT = 16
 MOST_OUTPUT = 1024
 """Tokens that a reply may have where the bot has a budget and the persona says nothing."""
 
+_AT_ONCE = 1000
+"""Old conversations of one bot that a sweep deletes; the next ones go with the next sweep."""
 _DAYS = cast(Table, BotDay.__table__)
 _RESERVED = cast(Table, BotReservation.__table__)
 
@@ -222,15 +223,16 @@ def sweep() -> int:
 
 def _forget(db: Session, bot_id: str, tenant_id: str, before: datetime) -> int:
     running = select(ChatMessage.session_id).where(ChatMessage.status == MessageStatus.STREAMING)
-    gone = db.scalars(
-        delete(ChatSession)
-        .where(
-            ChatSession.bot_id == bot_id,
-            func.coalesce(ChatSession.last_message_at, ChatSession.created_at) < before,
-            ChatSession.id.not_in(running),
-        )
-        .returning(ChatSession.id)
-        .execution_options(synchronize_session=False)
-    ).all()
+    old = (
+        ChatSession.bot_id == bot_id,
+        func.coalesce(ChatSession.last_message_at, ChatSession.created_at) < before,
+        ChatSession.id.not_in(running),
+    )
+    gone = db.scalars(select(ChatSession.id).where(*old).limit(_AT_ONCE).with_for_update()).all()
+    if not gone:
+        return 0
+    these = ChatSession.id.in_(gone)
+    audit.forget_visitors(db, tenant_id, select(ChatSession.id).where(these))
+    db.execute(delete(ChatSession).where(these).execution_options(synchronize_session=False))
     audit.note_each(db, AuditAction.DELETE, "session", gone, tenant_id=tenant_id)
     return len(gone)

@@ -9,10 +9,12 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, insert, update
 from sqlalchemy.orm.attributes import set_committed_value
 
+from models.audit import AuditAction, name_of
 from models.base import new_id, now
 from models.chat.conversations import LEASE, ChatMessage, ChatSession, MessageStatus
 from models.chat.ports import Message
 from models.errors import NotFound, RuleBroken
+from storage import audit
 from storage.conversations.branches import branch, place_behind
 from storage.conversations.running import check_free
 from storage.database import Session
@@ -120,6 +122,10 @@ def _write(
     )
     # As rows, not objects, which take twice as long: nobody needs them here.
     db.connection().execute(insert(ChatMessage), [owned | row for row in rows])
+    made = reply_id if question is None else question_id
+    fields = [name_of(name) for name, value in (question or {}).items() if value]
+    of_session = {"session_id": {"to": session.id}}
+    audit.note(db, AuditAction.CREATE, "message", made, fields=[*fields, *of_session], values=of_session)
     is_first = session.message_count == 0
     changed: dict[str, Any] = {
         "leaf_id": reply_id,

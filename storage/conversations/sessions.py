@@ -8,6 +8,7 @@ from sqlalchemy import Select, Table, bindparam, delete, select
 
 from models.chat.conversations import ChatMessage, ChatSession
 from models.knowledge.library import Document
+from storage import audit
 from storage.conversations.running import check_free
 from storage.database import OfTenant, Session
 
@@ -46,5 +47,8 @@ def has_files(db: Session, session_id: str) -> bool:
 def remove_session(db: Session, session: ChatSession) -> None:
     """Delete a session with its messages. A reply that runs is refused."""
     check_free(db, session)
+    if session.bot_id is not None:
+        this = select(ChatSession.id).where(ChatSession.id == session.id)
+        audit.forget_visitors(db, session.tenant_id, this)
     db.execute(delete(ChatMessage).where(ChatMessage.session_id == session.id))
     db.delete(session)

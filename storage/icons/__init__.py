@@ -69,12 +69,16 @@ def tenant_path(tenant_id: str, name: str) -> Path | None:
     return _there(folder_of(tenant_id), name)
 
 
-def keep(of: OfTenant, file: BinaryIO, *, name: str, media_type: str) -> Icon:
-    """Make a picture anew and keep it under a name that nobody guesses."""
+def received(file: BinaryIO, *, name: str, media_type: str) -> bytes:
+    """The picture of an upload, made anew; ``TooLarge`` or ``RuleBroken`` for what is no icon."""
     content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
         raise TooLarge(f"An icon has at most {LIMIT} bytes.", pointer="/file")
-    made = remade(content, name=name, media_type=media_type)
+    return remade(content, name=name, media_type=media_type)
+
+
+def keep(of: OfTenant, made: bytes) -> Icon:
+    """Keep a picture that was made anew, under a name that nobody guesses."""
     folder = folder_of(of.tenant_id)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sum(1 for _ in folder.glob("*.png")) >= MOST:

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 
+from models.audit import FILE, AuditAction
 from models.knowledge.library import Document, DocumentCategory, IngestStatus
-from storage import files, queue, quotas
+from storage import audit, files, queue, quotas
 from storage.database import Session
 from storage.library.making import EMBEDDING_FROM
 from storage.library.promises import EMBED, INGEST, LAST, SOON, THEN
@@ -70,7 +71,10 @@ def add_document(
 
 
 def read_again(db: Session, document: Document) -> None:
-    """Promise to read a document anew, from its file on."""
+    """Promise to read a failed document anew, from its file on."""
+    kind = FILE if document.session_id else "document"
+    change = {"status": {"from": document.status, "to": IngestStatus.PENDING}}
+    audit.note(db, AuditAction.UPDATE, kind, document.id, fields=change, values=change)
     document.status, document.progress = IngestStatus.PENDING, 0.0
     document.error_code = document.error_detail = None
     queue.cancel(db, EMBED, document.id)

@@ -108,27 +108,51 @@ def test_refused_administrative_acts_are_kept(
     assert told[1]["actor"] == "key"
 
 
-def test_talking_leaves_no_rows_but_deleting_and_reading_anothers_do(
-    client: httpx.Client, client_with: Callable[..., httpx.Client], server: Server
+def test_talking_is_told_without_its_words_and_so_is_reading_anothers(
+    client: httpx.Client, client_with: Callable[..., httpx.Client], server: Server, since: str
 ) -> None:
     member = client_with(role="member")
-    before = client.get(LOG, params={"page_size": 1}).json()["count"]
-    session = member.post(f"{CHAT}/sessions", json={"stack_id": server.tenant["stack_id"]}).json()
+    stack_id = server.tenant["stack_id"]
+    session = member.post(f"{CHAT}/sessions", json={"stack_id": stack_id}).json()
     at = f"{CHAT}/sessions/{session['id']}"
-    assert member.post(f"{at}/messages", json={"content": "What was revenue?"}).status_code == 201
-    assert member.get(f"{at}/history").status_code == 200
-    assert client.get(LOG, params={"page_size": 1}).json()["count"] == before
+    reply = member.post(f"{at}/messages", json={"content": "What was Zanzibar's revenue?"}).json()
+    again = member.post(f"{at}/regenerate").json()
+    rating = {"rating": "unhelpful", "comment": "Zanzibar is missing."}
+    for _ in range(2):
+        assert member.put(f"{at}/messages/{again['id']}/feedback", json=rating).status_code == 200
+        assert member.get(f"{at}/history").status_code == 200
+    assert member.delete(f"{at}/messages/{again['id']}/feedback").status_code == 204
+    assert member.patch(at, json={"metadata": {"about": "Zanzibar"}, "model": "any"}).status_code == 200
+    assert told_of(client, since) == [
+        ("create", "session", session["id"]),
+        ("create", "message", reply["parent_id"]),
+        ("create", "message", again["id"]),
+        ("update", "message", again["id"]),
+        ("update", "message", again["id"]),
+        ("update", "session", session["id"]),
+    ], "the same feedback once more is no change"
+    told = [entry for entry in entries(client, page_size=100) if entry["id"] > since][::-1]
+    assert [entry["fields"] for entry in told] == [
+        ["metadata", "persona_id", "stack_id", "user_id"],
+        ["content", "session_id"],
+        ["session_id"],
+        ["comment", "rating"],
+        ["comment", "rating"],
+        ["metadata", "model"],
+    ]
+    assert told[1]["values"] == {"session_id": {"to": session["id"]}}
+    assert "Zanzibar" not in str(told)
+
     assert client.get(at).status_code == 200
     assert client.get(f"{at}/messages").status_code == 200
     assert client.delete(at).status_code == 204
-    told = entries(client, object_id=session["id"], ordering="created_at")
-    assert {(entry["action"], entry["operation"]) for entry in told} == {
+    last = [entry for entry in entries(client, object_id=session["id"]) if entry["id"] > told[-1]["id"]]
+    assert {(entry["action"], entry["operation"]) for entry in last} == {
         ("read", "sessions.get"),
         ("read", "messages.list"),
         ("read", "sessions.delete"),
         ("delete", "sessions.delete"),
     }
-    assert {entry["object_type"] for entry in told} == {"session"}
     with server.database() as db:
         assert db.get(ChatSession, session["id"]) is None
 
@@ -278,8 +302,9 @@ class TestConversations:
             done = client.post(f"{CHAT}/sessions/bulk", json=body)
             assert done.json()["succeeded"] == 2, done.text
         told = told_of(client, since)
-        assert told == [(action, "session", id) for action in ("update", "update", "delete") for id in ids], (
-            "archived once, restored once, deleted"
+        acts = ("create", "update", "update", "delete")
+        assert told == [(action, "session", id) for action in acts for id in ids], (
+            "begun, archived once, restored once, deleted"
         )
         changes = entries(client, object_id=ids[0], action="update", ordering="created_at")
         assert [e["values"]["status"]["to"] for e in changes] == ["archived", "active"]
@@ -292,14 +317,13 @@ class TestConversations:
         body = {"action": "export", "ids": [id]}
         assert client.post(f"{CHAT}/sessions/bulk", json=body).json()["succeeded"] == 1
         assert told_of(client, since) == [
+            ("create", "session", id),
             ("read", "session", id),
             ("update", "session", id),
             ("read", "session", id),
         ]
         (changed,) = entries(client, object_id=id, action="update")
         assert (changed["fields"], changed["values"]) == (["title"], {})
-        assert member.patch(f"{CHAT}/sessions/{id}", json={"title": "One's own"}).status_code == 200
-        assert len(told_of(client, since)) == 3
 
     def test_a_list_of_everybodys_is_a_look_into_them(
         self, client: httpx.Client, member: httpx.Client, since: str
@@ -319,7 +343,16 @@ class TestConversations:
         added = member.post(f"{CHAT}/files", data={"session_id": id}, files=file).json()["data"]
         for who in (member, client):
             assert who.get(f"{CHAT}/files/{added['id']}").status_code == 200
-        assert told_of(client, since) == [("read", "session", id)]
+        assert member.delete(f"{CHAT}/files/{added['id']}").status_code == 200
+        assert told_of(client, since) == [
+            ("create", "session", id),
+            ("create", "file", added["id"]),
+            ("read", "session", id),
+            ("delete", "file", added["id"]),
+        ]
+        (put,) = entries(client, object_id=added["id"], action="create")
+        assert put["values"]["session_id"] == {"to": id}
+        assert "own.txt" not in str(put)
 
     def test_with_a_bot_its_visitors_conversations_go_each_with_a_row(
         self, client: httpx.Client, server: Server, persona: dict[str, Any], since: str

@@ -166,6 +166,16 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
                 address="192.0.2.55",
             )
         )
+    forgot = {"X-Request-ID": f"forgot-{marker}"}
+    asked = theirs.post("/api/v1/auth/password/reset", json={"email": me["email"]}, headers=forgot)
+    assert asked.status_code == 202
+
+    def address_of_who_forgot() -> list[str]:
+        with server.database() as db:
+            told = AuditEntry.request_id == forgot["X-Request-ID"]
+            return list(db.scalars(select(AuditEntry.address).where(told)))
+
+    assert wait_for(address_of_who_forgot) == ["127.0.0.1"]
     mail = server.data_dir / "mail"
     mail.mkdir(exist_ok=True)
     letter = mail / f"{marker}-{server.tenant['tenant_id']}.eml"
@@ -195,6 +205,7 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
             assert not db.scalar(select(func.count()).select_from(entity).where(column))
         assert db.scalar(select(func.count()).where(UsageHour.user_id == me["id"]))
         assert set(db.scalars(select(AuditEntry.address).where(AuditEntry.actor_id == me["id"]))) == {""}
+    assert address_of_who_forgot() == [""]
     assert not letter.exists()
     assert all(kept.exists() for kept in neighbours)
     assert client.get(f"{EXPORTS}/{archive['id']}").json()["status"] == "expired"

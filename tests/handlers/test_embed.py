@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from models.audit import AuditEntry
 from models.base import now
@@ -438,6 +439,7 @@ class TestLimits:
         for visitor in (old, young, forever):
             visitor.ask()
         with server.database() as db:
+            told = {visitor: _acts(db, visitor.session) for visitor in (old, young)}
             for visitor in (old, forever):
                 db.get_one(ChatSession, visitor.session).last_message_at = now() - timedelta(days=31)
         subprocess.run(  # noqa: S603 - our own program: what the server does by itself each minute
@@ -450,5 +452,33 @@ class TestLimits:
             assert db.get(ChatSession, old.session) is None
             assert db.get(ChatSession, young.session) is not None
             assert db.get(ChatSession, forever.session) is not None
-            told = db.scalars(select(AuditEntry).where(AuditEntry.object_id == old.session))
-            assert [(entry.action, entry.actor_kind) for entry in told] == [("delete", "system")]
+            ends = db.scalars(select(AuditEntry).where(AuditEntry.object_id == old.session))
+            assert {(e.action, e.actor_kind) for e in ends} == {("create", "anonymous"), ("delete", "system")}
+            for visitor, address in ((old, ""), (young, "127.0.0.1")):
+                assert len(told[visitor]) == 2, "a conversation and a question"
+                acts = [db.get_one(AuditEntry, id) for id in told[visitor]]
+                assert {act.address for act in acts} == {address}
+                assert {(act.actor_kind, act.actor_id) for act in acts} == {("anonymous", None)}
+
+    @pytest.mark.parametrize("end", ["its deletion", "the bot's"])
+    def test_a_visitors_address_goes_with_the_conversation(
+        self, end: str, make: Make, visit: Visit, client: httpx.Client, server: Server
+    ) -> None:
+        bot = make()
+        visitor, other = visit(bot), visit(make())
+        visitor.ask()
+        other.ask()
+        with server.database() as db:
+            told, others = _acts(db, visitor.session), _acts(db, other.session)
+        at = f"/api/v1/chat/sessions/{visitor.session}" if end == "its deletion" else f"{BOTS}/{bot['id']}"
+        assert client.delete(at).status_code == 204
+        with server.database() as db:
+            for ids, address in ((told, ""), (others, "127.0.0.1")):
+                assert {db.get_one(AuditEntry, id).address for id in ids} == {address}
+
+
+def _acts(db: Session, session_id: str) -> list[str]:
+    """The entries of the audit log that tell what a visitor did in a conversation."""
+    said = select(ChatMessage.id).where(ChatMessage.session_id == session_id)
+    told = (AuditEntry.object_id == session_id) | AuditEntry.object_id.in_(said)
+    return list(db.scalars(select(AuditEntry.id).where(told, AuditEntry.actor_kind == "anonymous")))
