@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
 import sys
@@ -15,7 +16,7 @@ import structlog
 
 from handlers import turns
 from handlers.jobs import KINDS
-from storage import couriers, database, provision, queue, vectors, visitors
+from storage import audit, couriers, database, provision, queue, vectors, visitors
 from storage.settings import settings
 from storage.threads import in_thread
 
@@ -81,7 +82,7 @@ async def running() -> AsyncIterator[None]:
     runner.start()
     sending = couriers.Couriers()
     sending.start()
-    forgetting = asyncio.create_task(_forget_old_visits(), name="old visits")
+    forgetting = asyncio.create_task(_forget_what_is_old(), name="forgetting")
     try:
         yield
     finally:
@@ -93,13 +94,17 @@ async def running() -> AsyncIterator[None]:
         await provision.close()
 
 
-async def _forget_old_visits() -> None:
-    """Delete visitors' conversations past their days, and settle what nobody will."""
-    while True:
+async def _forget_what_is_old() -> None:
+    """Delete visitors' conversations and entries of the audit log past their days, and settle what nobody
+    will.
+    """
+    for minute in itertools.count():
         try:
             await in_thread(visitors.sweep)
+            if minute % 60 == 0:
+                await in_thread(audit.prune)
         except Exception as fault:
-            log.error("sweeping visits failed", exc_info=fault)
+            log.error("forgetting failed", exc_info=fault)
         await asyncio.sleep(60)
 
 

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Select, Table, event, inspect, select, update
+from sqlalchemy import Select, Table, delete, event, inspect, select, update
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import UOWTransaction
 
@@ -32,12 +33,15 @@ from models.audit import (
 from models.base import Base, TenantOwned, new_id, now
 from models.chat.conversations import ChatMessage
 from models.knowledge.library import Document
-from storage.database import Session, apart
+from models.tenancy import Tenant
+from storage.database import Session, apart, platform
+from storage.settings import settings
 
 _ENTRIES = cast(Table, AuditEntry.__table__)
 _INSERT = _ENTRIES.insert()
 _LINKED = "audit_linked"
 """Where a session keeps what was mentioned and is not told yet."""
+_AT_ONCE = 1000
 
 
 @dataclass(slots=True)
@@ -146,6 +150,30 @@ def forget_visitors(db: Session, tenant_id: str, sessions: Select[str]) -> None:
             .values(address=""),
             execution_options={"synchronize_session": False},
         )
+
+
+def prune() -> int:
+    """Delete entries past the days that the host keeps them; how many. In portions: other writers wait."""
+    days = settings().audit_retention_days
+    if days is None:
+        return 0
+    with platform(writes=False) as db:
+        tenants = [None, *db.scalars(select(Tenant.id))]
+    return sum(_prune(tenant_id, now() - timedelta(days=days)) for tenant_id in tenants)
+
+
+def _prune(tenant_id: str | None, before: datetime) -> int:
+    old = select(AuditEntry.id).where(AuditEntry.tenant_id == tenant_id, AuditEntry.created_at < before)
+    gone = 0
+    while True:
+        with platform(writes=False) as db:
+            ids = db.scalars(old.limit(_AT_ONCE)).all()
+        if not ids:
+            return gone
+        with platform() as db:
+            theirs = delete(AuditEntry).where(AuditEntry.id.in_(ids))
+            db.execute(theirs, execution_options={"synchronize_session": False})
+        gone += len(ids)
 
 
 def _write(db: OrmSession, rows: list[dict[str, Any]]) -> None:

@@ -39,6 +39,7 @@ class Settings:
     embeddings_dir: Path | None
     embeddings_model: str
     rate_limit_per_minute: int
+    audit_retention_days: int | None
     allow_private_addresses: bool
     json_logs: bool
     open_registration: bool
@@ -185,6 +186,7 @@ def read() -> Settings:
         embeddings_dir=Path(embeddings_dir) if embeddings_dir else None,
         embeddings_model=os.environ.get("BOOGA_EMBEDDINGS_MODEL", "").strip() or "text-embedding-3-small",
         rate_limit_per_minute=_number("BOOGA_RATE_LIMIT_PER_MINUTE", 3000, 1, 10_000_000),
+        audit_retention_days=_number("BOOGA_AUDIT_RETENTION_DAYS", 0, 0, 36_500) or None,
         allow_private_addresses=_flag("BOOGA_ALLOW_PRIVATE_ADDRESSES"),
         json_logs=_flag("BOOGA_JSON_LOGS") or not sys.stderr.isatty(),
         open_registration=_flag("BOOGA_OPEN_REGISTRATION"),
