@@ -39,6 +39,10 @@ class AuditEntry(TenantOwned, Base):
     __table_args__ = (
         Index("audit_entries_in_order", "tenant_id", "created_at", "id"),
         Index("audit_entries_of_object", "tenant_id", "object_id"),
+        Index("audit_entries_of_actor", "tenant_id", "actor_id", "created_at", "id"),
+        Index("audit_entries_of_kind", "tenant_id", "actor_kind", "created_at", "id"),
+        Index("audit_entries_of_action", "tenant_id", "action", "created_at", "id"),
+        Index("audit_entries_of_type", "tenant_id", "object_type", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)

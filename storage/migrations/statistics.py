@@ -11,7 +11,15 @@ from __future__ import annotations
 from sqlalchemy import Connection, inspect, text
 
 ROWS = 1_000_000
-SHARES = {"tenant_id": 20, "stack_id": 50, "status": 50}
+SHARES = {
+    "tenant_id": 20,
+    "stack_id": 50,
+    "status": 50,
+    "actor_id": 200,
+    "actor_kind": 5,
+    "action": 5,
+    "object_type": 5,
+}
 """Into how many parts a column divides the rows, where that is few."""
 ELSEWHERE = 100_000
 """The same for every other column."""
