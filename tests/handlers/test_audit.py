@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from models.access import ApiKey, digest
 from models.audit import NOT_AUDITED, OBJECTS, AuditEntry
-from models.base import Base, new_id
+from models.base import Base
 from models.chat.conversations import ChatSession
 from models.tenancy import User
 from tests.handlers import knowledge
@@ -355,23 +355,19 @@ class TestConversations:
         assert "own.txt" not in str(put)
 
     def test_with_a_bot_its_visitors_conversations_go_each_with_a_row(
-        self, client: httpx.Client, server: Server, persona: dict[str, Any], since: str
+        self, client: httpx.Client, anonymous: httpx.Client, persona: dict[str, Any], since: str
     ) -> None:
-        body = {"name": "Short-lived", "persona_id": persona["id"]}
+        page = {"Origin": "https://www.tarnwick.example"}
+        body = {"name": "Short-lived", "persona_id": persona["id"], "allowed_origins": [page["Origin"]]}
         bot = client.post(f"{CHAT}/bots", json=body).json()
-        with server.database() as db:
-            of = {"tenant_id": server.tenant["tenant_id"], "stack_id": server.tenant["stack_id"]}
-            rows = [ChatSession(**of, bot_id=bot["id"], visitor_id=new_id()) for _ in range(3)]
-            db.add_all(rows)
-            db.flush()
-            ids = sorted(row.id for row in rows)
+        at = f"/api/v1/embed/{bot['public_key']}/sessions"
+        ids = [anonymous.post(at, headers=page).json()["session_id"] for _ in range(3)]
         listed = client.get(f"{CHAT}/bots/{bot['id']}/sessions")
         assert listed.json()["count"] == 3
         assert client.delete(f"{CHAT}/bots/{bot['id']}").status_code == 204
         told = told_of(client, since, object_type="session")
-        assert told[0] == ("read", "session", None)
-        assert sorted(id or "" for _, _, id in told[1:]) == ids
-        assert {action for action, _, _ in told[1:]} == {"delete"}
+        assert told[:4] == [*(("create", "session", id) for id in ids), ("read", "session", None)]
+        assert sorted(told[4:]) == [("delete", "session", id) for id in ids]
 
 
 def test_what_somebody_was_given_ends_with_them_and_each_has_a_row(
