@@ -166,7 +166,7 @@ def test_an_erased_person_is_in_no_file_of_the_data_folder(
                 address="192.0.2.55",
             )
         )
-    forgot = {"X-Request-ID": f"forgot-{marker}"}
+    forgot = {"X-Request-ID": f"forgot-{uuid.uuid4().hex}"}
     asked = theirs.post("/api/v1/auth/password/reset", json={"email": me["email"]}, headers=forgot)
     assert asked.status_code == 202
 
