@@ -111,6 +111,13 @@ def settle(connection: Connection, spent: Iterable[tuple[str, str, int]]) -> Non
     connection.execute(remove(TokenReservation).where(TokenReservation.id.in_([id for _, id, _ in spent])))
 
 
+def abandon(connection: Connection, tenant_id: str, reply_id: str) -> None:
+    """A reply's writer is gone: what was held for it counts as spent, since nobody knows how much was."""
+    held = connection.execute(select(TokenReservation.tokens).where(TokenReservation.id == reply_id)).scalar()
+    if held is not None:
+        settle(connection, [(tenant_id, reply_id, held)])
+
+
 def _ensure_day(connection: Connection, tenant_id: str, at: datetime) -> None:
     made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     row = made(TokenDay).values(tenant_id=tenant_id, day=at.date(), tokens=0)

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from models.base import now
 from models.chat.conversations import ChatMessage, ChatSession, MessageStatus
 from models.errors import ReplyRunning
-from storage import analytics, events
+from storage import analytics, events, quotas
 from storage.conversations.recording import outcome
 from storage.database import OfTenant, Session, platform, transaction
 
@@ -92,6 +92,7 @@ def _close_abandoned(db: Session, reply: ChatMessage) -> None:
     }
     of = (reply.tenant_id, session.bot_id, session.user_id, session.persona_id, reply.model)
     db.flush()
+    quotas.abandon(db.connection(), reply.tenant_id, reply.id)
     analytics.count(db.connection(), [analytics.Counted(*of, sums, session_id=session.id)])
     facts = {"status": reply.status.value, "model": reply.model}
     events.publish_all(db, [outcome(reply.tenant_id, reply.id, session.id, facts)])

@@ -12,9 +12,9 @@ from sqlalchemy import select, update
 from models.base import new_id, now
 from models.chat.conversations import ChatMessage, ChatSession
 from models.knowledge.library import IngestStatus
-from models.tenancy import Product, Region, Stack
+from models.tenancy import Product, Region, Stack, Tenant
 from models.webhooks import EVENT_TYPES, Delivery, Webhook, new_secret
-from storage import conversations, events, library, secrets
+from storage import conversations, events, library, quotas, secrets
 from storage.conversations import Ending
 from storage.database import platform, reading, transaction
 from tests.installed import Of, add, new_tenant, runner, settled
@@ -165,6 +165,18 @@ class TestReplies:
         conversations.record([], [], [ending(of, session, reply)])
         facts = {"id": reply, "session_id": session, "status": "interrupted", "model": None}
         assert told(of) == [("message.completed", {**facts, "usage": None, "latency_ms": None})]
+
+    def test_what_was_held_for_one_whose_writer_is_gone_is_spent_once(self, of: Of, session: str) -> None:
+        with platform() as db:
+            db.get_one(Tenant, of.tenant_id).max_tokens_per_day = 1000
+        reply = begin(of, session)
+        quotas.admit(of, reply, 700)
+        abandon(of)
+        for _ in range(2):
+            conversations.sweep()
+        with platform(writes=False) as db:
+            assert quotas.spent_today(db, of.tenant_id) == 700
+        quotas.admit(of, new_id(), 300)
 
     def test_so_is_one_that_the_next_question_finds_abandoned(self, of: Of, session: str) -> None:
         listen(of, *EVENT_TYPES)
