@@ -258,7 +258,7 @@ async def _while_reading(work: Coroutine[Any, Any, Any], exchange: Exchange, rec
             result = _Raised(fault)
         group.cancel_scope.cancel()
     if is_refused:
-        raise _refusal()
+        raise _refusal(exchange)
     if isinstance(result, _Raised):
         raise result.fault
     return result
@@ -312,15 +312,16 @@ async def _send_events(
         group.cancel_scope.cancel()
 
 
-def _refusal() -> Problem:
-    return Problem("unauthorized", "The credential is no longer good for this.")
+def _refusal(exchange: Exchange) -> Problem:
+    which = "visitor's token" if exchange.visit else "credential"
+    return Problem("unauthorized", f"The {which} is no longer good for this.")
 
 
 def _last_event(exchange: Exchange) -> bytes:
     """What ends a stream whose reader may no longer read. It has no id: who signs in again takes the stream
     up behind the event before it.
     """
-    problem = _refusal()
+    problem = _refusal(exchange)
     if exchange.path.startswith("/openai/"):
         return b"data: %b\n\n" % dumps(problem.openai_body(exchange.request_id))
     told = problem.body(exchange.path, exchange.request_id)

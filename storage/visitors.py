@@ -8,7 +8,7 @@ stood: the bot's ``epoch`` is in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import cast
@@ -119,6 +119,14 @@ def door(public_key: str) -> Door | None:
             (product_id, name) for row in running for name in row.capabilities if row.grants(name)
         )
         return Door(bot, (product_id, "chat_ai") in grants, grants)
+
+
+def epochs(bot_ids: Collection[str]) -> dict[str, int]:
+    """The epochs of those bots that are running."""
+    running = select(Bot.id, Bot.epoch).join(Tenant, Tenant.id == Bot.tenant_id)
+    with platform(writes=False) as db:
+        found = db.execute(running.where(Bot.id.in_(bot_ids), Bot.is_active, Tenant.is_active))
+        return dict(found.tuples().all())
 
 
 def begin(db: Session, bot: Bot, visitor_id: str | None) -> ChatSession:

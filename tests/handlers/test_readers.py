@@ -197,6 +197,26 @@ def test_an_openai_stream_ends_with_its_key(by_key: Reader) -> None:
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "unauthorized"
 
 
+@pytest.mark.parametrize("how", ["toggle-active", "regenerate-key"])
+def test_a_visitors_stream_ends_with_its_bot(
+    how: str, server_with_provider: Server, owner: httpx.Client, connect: MakesClient
+) -> None:
+    persona = owner.get(f"{API}/chat/personas").json()["results"][0]["id"]
+    origin = {"Origin": "https://desk.example"}
+    fields = {"name": "Desk", "persona_id": persona, "allowed_origins": list(origin.values())}
+    bot = owner.post(f"{API}/chat/bots", json=fields).json()
+    visitor, at = connect(server=server_with_provider), f"{API}/embed/{bot['public_key']}/sessions"
+    begun = visitor.post(at, headers=origin).json()
+    visitor.headers.update({**origin, "Authorization": f"Bearer {begun['visitor_token']}"})
+    url = f"{at}/{begun['session_id']}/messages/stream"
+    with visitor.stream("POST", url, json=SLOWLY) as response:
+        told = events(response.iter_lines())
+        assert any(event.name == "message.delta" for event in told)
+        assert owner.post(f"{API}/chat/bots/{bot['id']}/{how}").status_code == 200
+        last = list(told)[-1]
+    assert (last.name, last.data["error"]) == REFUSED
+
+
 def test_who_reads_along_is_refused_alone(by_key: Reader, company: Tenant, connect: MakesClient) -> None:
     """An administrator loses the role while it reads what a member is told, who is told all of it."""
     of = by_key.server
