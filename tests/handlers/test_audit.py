@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,12 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from models.access import ApiKey, digest
-from models.audit import NOT_AUDITED, OBJECTS, AuditEntry
+from models.access import AREAS, ApiKey, digest
+from models.audit import FILE, NOT_AUDITED, OBJECTS, AuditEntry
 from models.base import Base
 from models.chat.conversations import ChatSession
 from models.tenancy import User
+from tests.contract.conformance import described
 from tests.handlers import knowledge
 from tests.servers import Server
 
@@ -203,6 +205,16 @@ def test_every_table_is_audited_or_has_a_reason_not_to_be(server: Server) -> Non
     assert not undecided, f"models/audit.py: say of {sorted(undecided)} whether their changes are acts"
     assert not OBJECTS.keys() & NOT_AUDITED
     assert AuditEntry.__tablename__ in NOT_AUDITED
+
+
+PLATFORMS = {"product", "region"}
+"""What is of no tenant: no tenant's log tells of it."""
+
+
+def test_the_contract_names_every_kind_of_object() -> None:
+    said = described().spec["components"]["schemas"]["AuditObjectType"]["description"]
+    named = set(re.findall(r"`([a-z_]+)`", said))
+    assert named == {*OBJECTS.values(), FILE, "delivery", "icon", *AREAS} - PLATFORMS
 
 
 def told_of(client: httpx.Client, since: str, **filters: str | int) -> list[tuple[str, str, str | None]]:
