@@ -14,9 +14,9 @@ from sqlalchemy import select
 
 from models.access import AREAS, ApiKey, digest
 from models.audit import FILE, NOT_AUDITED, OBJECTS, AuditEntry
-from models.base import Base
 from models.chat.conversations import ChatSession
 from models.tenancy import User
+from storage import database
 from tests.contract.conformance import described
 from tests.handlers import knowledge
 from tests.servers import Server
@@ -200,7 +200,7 @@ def test_the_log_tells_of_the_tenants_own_beginning(client: httpx.Client, server
 
 
 def test_every_table_is_audited_or_has_a_reason_not_to_be(server: Server) -> None:
-    tables = set(Base.metadata.tables)
+    tables = {table.name for table in database.tables()}
     undecided = tables - OBJECTS.keys() - NOT_AUDITED
     assert not undecided, f"models/audit.py: say of {sorted(undecided)} whether their changes are acts"
     assert not OBJECTS.keys() & NOT_AUDITED

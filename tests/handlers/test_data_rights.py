@@ -17,13 +17,13 @@ import pytest
 from sqlalchemy import func, select
 
 from models.audit import AuditEntry
-from models.base import Base
 from models.chat.analytics import UsageHour
 from models.chat.conversations import ChatMessage, ChatSession
 from models.exports import TenantExport, is_exported
 from models.knowledge.library import Chunk, Document
 from models.tenancy import User
 from models.work import IdempotencyRecord
+from storage import database
 from tests.conftest import MakesClient
 from tests.handlers import knowledge
 from tests.handlers.test_bots import picture
@@ -279,7 +279,7 @@ def test_a_deleted_tenant_is_in_no_table_and_in_no_file_of_the_data_folder(
     def rows() -> dict[str, int]:
         counted = {}
         with server.database() as db:
-            for table in Base.metadata.sorted_tables:
+            for table in database.tables():
                 if "tenant_id" in table.c:
                     query = select(func.count()).where(table.c.tenant_id == tenant["tenant_id"])
                     counted[table.name] = db.execute(query).scalar_one()
