@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count
 from typing import Any
 
@@ -177,6 +177,7 @@ def _places(schema: dict[str, Any], at: tuple[str, ...]) -> Iterator[Place]:
                 yield from _places(inner, (*at, name))
 
 
+@cache
 def operations() -> list[Operation]:
     """All of the contract."""
     return [Operation(path, method, spec) for path, method, spec in bundle.operations(described().spec)]
@@ -191,6 +192,7 @@ MADE_BY = {"delivery": "webhooks.try_out"}
 """What comes of something else than a POST to where it stands."""
 
 
+@cache
 def _creator(kind: str) -> Operation | None:
     if kind in MADE_BY:
         return operation_of(MADE_BY[kind])
