@@ -7,10 +7,13 @@ idempotent POSTs, CSV of lists.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -110,7 +113,11 @@ class DispatchOperation:
             key = exchange.preconditions.get("Idempotency-Key") if self.operation.idempotent else None
             if key:
                 arguments["replay"] = replays.Replay(exchange, key)
-            result = await _while_reading(self.operation.function(**arguments), exchange, receive)
+            result: Any = _LEFT
+            with _while_reading(exchange, receive) as reader:
+                result = await self.operation.function(**arguments)
+            if reader.is_refused:
+                raise _refusal(exchange)
         else:
             result = await in_thread(self._call, arguments, exchange, _url_with(scope))
         if result is not _LEFT:
@@ -230,49 +237,55 @@ async def _from_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield part
 
 
-async def _while_reading(work: Coroutine[Any, Any, Any], exchange: Exchange, receive: Receive) -> Any:
-    """The result of ``work``, which is cancelled when the client leaves, or may no longer have it, before it
-    is there.
+@dataclass(slots=True)
+class _Reader:
+    """Whether who reads an answer has left it, or may no longer have it."""
+
+    has_left: bool = False
+    is_refused: bool = False
+
+
+@contextmanager
+def _while_reading(exchange: Exchange, receive: Receive) -> Iterator[_Reader]:
+    """Ends what is awaited inside, without a word, when the client leaves before it is done, or may no longer
+    have it.
+
+    With asyncio alone: a task group of anyio takes as long as several tokens of a reply.
     """
-    result: Any = _LEFT
-    is_refused = False
+    inside, reader = asyncio.current_task(), _Reader()
+    assert inside is not None  # noqa: S101 - a request is served by a task
 
-    async with anyio.create_task_group() as group:
+    def end() -> None:
+        if not (reader.has_left or reader.is_refused):
+            inside.cancel()
 
-        async def watch() -> None:
+    async def watch() -> None:
+        with suppress(Problem):  # of a body without an end, which ends the answer as well
             while (await receive())["type"] != "http.disconnect":
                 pass
-            group.cancel_scope.cancel()
+        end()
+        reader.has_left = True
 
-        async def ask() -> None:
-            nonlocal is_refused
-            await readers.refused(exchange)
-            is_refused = True
-            group.cancel_scope.cancel()
+    async def ask() -> None:
+        await readers.refused(exchange)
+        end()
+        reader.is_refused = True
 
-        group.start_soon(watch)
-        group.start_soon(ask)
-        try:
-            result = await work
-        except Exception as fault:
-            result = _Raised(fault)
-        group.cancel_scope.cancel()
-    if is_refused:
-        raise _refusal(exchange)
-    if isinstance(result, _Raised):
-        raise result.fault
-    return result
+    loop = asyncio.get_running_loop()
+    watching = [loop.create_task(watch()), loop.create_task(ask())]
+    try:
+        yield reader
+    except asyncio.CancelledError:
+        if not (reader.has_left or reader.is_refused):
+            raise
+        inside.uncancel()
+    finally:
+        for task in watching:
+            task.cancel()
 
 
 _LEFT = object()
 """In place of a result: nobody is there to read one."""
-
-
-class _Raised:
-    """A failure carried out of a task group, which would wrap it."""
-
-    def __init__(self, fault: Exception) -> None:
-        self.fault = fault
 
 
 async def _send_events(
@@ -280,36 +293,15 @@ async def _send_events(
 ) -> None:
     """Server-sent events until they end, the reader leaves or may no longer read, whichever comes first."""
     extra += [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-    is_refused = False
-
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        async def ask() -> None:
-            nonlocal is_refused
-            await readers.refused(exchange)
-            is_refused = True
-            told.cancel()
-
-        group.start_soon(watch)
-        group.start_soon(ask)
-        try:
-            with anyio.CancelScope() as told:
-                await send_stream(
-                    send, 200, exchange, events.parts, "text/event-stream; charset=utf-8", extra
-                )
-        finally:
-            close = getattr(events.parts, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
-        if is_refused:
-            await send({"type": "http.response.body", "body": _last_event(exchange)})
-        group.cancel_scope.cancel()
+    try:
+        with _while_reading(exchange, receive) as reader:
+            await send_stream(send, 200, exchange, events.parts, "text/event-stream; charset=utf-8", extra)
+    finally:
+        close = getattr(events.parts, "aclose", None)
+        if close is not None:
+            await close()
+    if reader.is_refused and not reader.has_left:
+        await send({"type": "http.response.body", "body": _last_event(exchange)})
 
 
 def _refusal(exchange: Exchange) -> Problem:
