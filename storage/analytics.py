@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import Connection, Select, Table, bindparam, func, select, update
@@ -21,6 +22,18 @@ _SESSIONS = cast(Table, ChatSession.__table__)
 _KEY = ("tenant_id", "hour", "bot_id", "user_id", "persona_id", "model")
 _BAR = ("tenant_id", "bot_id", "hour", "measure", "bar")
 MEASURES = ("latency", "first_token")
+_COUNTED = (
+    update(_SESSIONS)
+    .where(_SESSIONS.c.id == bindparam("b_id"))
+    .values(counts=bindparam("counts"), updated_at=_SESSIONS.c.updated_at)
+)
+_HELD = (
+    select(_SESSIONS.c.id, _SESSIONS.c.counts)
+    .where(_SESSIONS.c.id.in_(bindparam("ids", expanding=True)), _SESSIONS.c.counts.is_not(None))
+    .order_by(_SESSIONS.c.id)
+    .with_for_update()
+)
+"""Locked before any other row of the counts, as whoever changes a session does."""
 
 
 @dataclass(slots=True)
@@ -75,11 +88,7 @@ def count(connection: Connection, counted: Sequence[Counted]) -> None:
 def _count_in_sessions(connection: Connection, counted: Sequence[Counted]) -> None:
     """The same in each conversation's own row, so that its figures cost no look at its messages."""
     ids = sorted({one.session_id for one in counted if one.session_id is not None})
-    present = select(_SESSIONS.c.id, _SESSIONS.c.counts).where(
-        _SESSIONS.c.id.in_(ids), _SESSIONS.c.counts.is_not(None)
-    )
-    # Locked before any other row of the counts, as whoever changes a session does.
-    rows = connection.execute(present.order_by(_SESSIONS.c.id).with_for_update()).all() if ids else []
+    rows = connection.execute(_HELD, {"ids": ids}).all() if ids else []
     kept: dict[str, dict[str, Any]] = {row.id: row.counts for row in rows}
     for one in counted:
         if one.session_id not in kept:
@@ -93,14 +102,7 @@ def _count_in_sessions(connection: Connection, counted: Sequence[Counted]) -> No
                 bar = str(bar_of(value))
                 bars[bar] = bars.get(bar, 0) + 1
     if kept:
-        changed = [{"b_id": id, "counts": counts} for id, counts in kept.items()]
-        same = {"updated_at": _SESSIONS.c.updated_at}
-        connection.execute(
-            update(_SESSIONS)
-            .where(_SESSIONS.c.id == bindparam("b_id"))
-            .values(counts=bindparam("counts"), **same),
-            changed,
-        )
+        connection.execute(_COUNTED, [{"b_id": id, "counts": counts} for id, counts in kept.items()])
 
 
 def of_session(counts: dict[str, Any]) -> dict[str, Any]:
@@ -116,12 +118,16 @@ def _add(
     key: tuple[str, ...],
     sums: Sequence[str],
 ) -> None:
-    if not rows:
-        return
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table)
+    if rows:
+        connection.execute(_adding(connection.dialect.name, table, key, tuple(sums)), rows)
+
+
+@cache
+def _adding(dialect: str, table: Table, key: tuple[str, ...], sums: tuple[str, ...]) -> Any:
+    """The statement, which takes longer to make than to carry out."""
+    statement = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
     added = {name: table.c[name] + statement.excluded[name] for name in sums}
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
+    return statement.on_conflict_do_update(index_elements=key, set_=added)
 
 
 def _within(query: Select[Any], table: Table, span: Span, bot_id: str | None) -> Select[Any]:

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 import orjson
+from sqlalchemy import Table, bindparam, insert, select
 from sqlalchemy import event as hooks
-from sqlalchemy import insert, select
 
 from models.base import new_id, now
 from models.webhooks import Delivery, DeliveryStatus, Webhook, check_facts
@@ -67,17 +67,21 @@ def publish_all(db: Session, events: Iterable[Happened]) -> None:
     add(db, rows)
 
 
+_WEBHOOKS = cast(Table, Webhook.__table__).c
+_LISTEN = (
+    select(_WEBHOOKS.tenant_id, _WEBHOOKS.id, _WEBHOOKS.event_types)
+    .where(_WEBHOOKS.tenant_id.in_(bindparam("tenant_ids", expanding=True)), _WEBHOOKS.is_active)
+    .with_for_update(read=True, key_share=True)
+)
+
+
 def listeners(db: Session, tenant_ids: Iterable[str]) -> Mapping[str, list[tuple[str, list[str]]]]:
     """The active endpoints of each tenant that has any, with their event types.
 
     They are held until the transaction ends: PostgreSQL would refuse a row for one that is deleted
     meanwhile, and what is told would fail for what tells of it.
     """
-    found = db.execute(
-        select(Webhook.tenant_id, Webhook.id, Webhook.event_types)
-        .where(Webhook.tenant_id.in_(list(tenant_ids)), Webhook.is_active)
-        .with_for_update(read=True, key_share=True)
-    )
+    found = db.connection().execute(_LISTEN, {"tenant_ids": list(tenant_ids)})
     told: dict[str, list[tuple[str, list[str]]]] = {}
     for tenant_id, webhook_id, types in found:
         told.setdefault(tenant_id, []).append((webhook_id, types))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import cast
+from functools import cache
+from typing import Any, cast
 
 from sqlalchemy import Connection, Table, bindparam, func, select, update
 from sqlalchemy import delete as remove
@@ -93,6 +94,15 @@ def reserve(db: Session, tenant_id: str, reply_id: str, tokens: int) -> None:
     db.flush()
 
 
+_DAYS = cast(Table, TokenDay.__table__)
+_SPEND = (
+    update(_DAYS)
+    .where(_DAYS.c.tenant_id == bindparam("of"), _DAYS.c.day == bindparam("on"))
+    .values(tokens=_DAYS.c.tokens + bindparam("more"))
+)
+_LET_GO = remove(TokenReservation).where(TokenReservation.id.in_(bindparam("ids", expanding=True)))
+
+
 def settle(connection: Connection, spent: Iterable[tuple[str, str, int]]) -> None:
     """Replies (tenant, id, tokens) have ended: count what they spent, let go of what was held."""
     spent = list(spent)
@@ -103,12 +113,8 @@ def settle(connection: Connection, spent: Iterable[tuple[str, str, int]]) -> Non
         sums[tenant_id] = sums.get(tenant_id, 0) + tokens
     for tenant_id, tokens in sorted(sums.items()):
         _ensure_day(connection, tenant_id, at)
-        connection.execute(
-            update(TokenDay)
-            .where(TokenDay.tenant_id == tenant_id, TokenDay.day == at.date())
-            .values(tokens=TokenDay.tokens + tokens)
-        )
-    connection.execute(remove(TokenReservation).where(TokenReservation.id.in_([id for _, id, _ in spent])))
+        connection.execute(_SPEND, {"of": tenant_id, "on": at.date(), "more": tokens})
+    connection.execute(_LET_GO, {"ids": [id for _, id, _ in spent]})
 
 
 def abandon(connection: Connection, tenant_id: str, reply_id: str) -> None:
@@ -119,6 +125,10 @@ def abandon(connection: Connection, tenant_id: str, reply_id: str) -> None:
 
 
 def _ensure_day(connection: Connection, tenant_id: str, at: datetime) -> None:
-    made = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    row = made(TokenDay).values(tenant_id=tenant_id, day=at.date(), tokens=0)
-    connection.execute(row.on_conflict_do_nothing())
+    new = _new_day(connection.dialect.name)
+    connection.execute(new, {"tenant_id": tenant_id, "day": at.date(), "tokens": 0})
+
+
+@cache
+def _new_day(dialect: str) -> Any:
+    return (sqlite.insert if dialect == "sqlite" else postgresql.insert)(_DAYS).on_conflict_do_nothing()

@@ -123,6 +123,17 @@ _RUNNING = update(_MESSAGES).where(
     _MESSAGES.c.id == bindparam("b_id"), _MESSAGES.c.status == MessageStatus.STREAMING.value
 )
 """A row that is no longer ``streaming`` (stopped or swept by another process) is left as it is."""
+_THERE = select(_MESSAGES.c.id).where(_MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_HELD = _THERE.where(_MESSAGES.c.status == MessageStatus.STREAMING.value).with_for_update()
+_WISHED = _THERE.add_columns(_MESSAGES.c.stop_requested, _MESSAGES.c.read_until).where(
+    or_(_MESSAGES.c.stop_requested, _MESSAGES.c.read_until.is_not(None))
+)
+_CITATIONS = cast(Table, Citation.__table__)
+_CITED = (
+    update(_CITATIONS)
+    .where(_CITATIONS.c.message_id == bindparam("b_id"), _CITATIONS.c.number == bindparam("b_number"))
+    .values(cited=True)
+)
 
 
 def record(
@@ -140,11 +151,8 @@ def record(
         _record_endings(db, endings)
         if not progress:
             return {}
-        wished = select(_MESSAGES.c.id, _MESSAGES.c.stop_requested, _MESSAGES.c.read_until).where(
-            _MESSAGES.c.id.in_([p.message_id for p in progress]),
-            or_(_MESSAGES.c.stop_requested, _MESSAGES.c.read_until.is_not(None)),
-        )
-        return {row.id: Wish(row.stop_requested, row.read_until) for row in connection.execute(wished)}
+        wished = connection.execute(_WISHED, {"ids": [p.message_id for p in progress]})
+        return {row.id: Wish(row.stop_requested, row.read_until) for row in wished}
 
 
 def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) -> None:
@@ -152,8 +160,7 @@ def _record_retrievals(connection: Connection, retrievals: Sequence[Retrieval]) 
         {"b_id": r.message_id, "retrieved": r.retrieved, "answer_status": r.answer_status} for r in retrievals
     ]
     connection.execute(_RUNNING, found)
-    there = select(_MESSAGES.c.id).where(_MESSAGES.c.id.in_([r.message_id for r in retrievals]))
-    kept = set(connection.execute(there).scalars())
+    kept = set(connection.execute(_THERE, {"ids": [r.message_id for r in retrievals]}).scalars())
     rows = [
         {"tenant_id": r.tenant_id, "message_id": r.message_id, "cited": False}
         | {name: citation[name] for name in CITATION_COLUMNS}
@@ -176,16 +183,7 @@ def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
     if stored:
         at = now()
         # What another process swept meanwhile was counted there.
-        running = set(
-            connection.execute(
-                select(_MESSAGES.c.id)
-                .where(
-                    _MESSAGES.c.id.in_([e.message_id for e in stored]),
-                    _MESSAGES.c.status == MessageStatus.STREAMING.value,
-                )
-                .with_for_update()
-            ).scalars()
-        )
+        running = set(connection.execute(_HELD, {"ids": [e.message_id for e in stored]}).scalars())
         stored = [ending for ending in stored if ending.message_id in running]
     if stored:
         ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
@@ -195,9 +193,7 @@ def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
         events.publish_all(db, [outcome(e.tenant_id, e.message_id, e.session_id, e.values) for e in stored])
     cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
     if cited:
-        table = cast(Table, Citation.__table__)
-        which = (table.c.message_id == bindparam("b_id"), table.c.number == bindparam("b_number"))
-        connection.execute(update(table).where(*which).values(cited=True), cited)
+        connection.execute(_CITED, cited)
 
 
 def outcome(
