@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import httpx2
+import orjson
 from openai import AsyncStream
 
 from models.chat.ports import Prompt, ProviderError
@@ -61,8 +62,8 @@ class Call:
         deadline = self._loop.time() + patience
         async with asyncio.timeout_at(deadline):
             response: Any = await self._connection.client.post(
-                "/chat/completions",
-                body=self._parameters(),
+                self._connection.url("/chat/completions"),
+                content=orjson.dumps(self._parameters()),
                 cast_to=httpx2.Response,
                 # The client would draw a key at random for each call, and it is not sent (see `_Only`).
                 options={"timeout": timeout, "idempotency_key": "unused"},

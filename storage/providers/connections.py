@@ -43,8 +43,13 @@ class Connection:
     """
 
     client: AsyncOpenAI
+    base_url: str
     active: int = 0
     refused: set[tuple[str, str]] = field(default_factory=set)
+
+    def url(self, path: str) -> str:
+        """The whole address, which the client would put together anew, part by part, for each call."""
+        return self.base_url.rstrip("/") + path
 
 
 _Pool = OrderedDict[tuple[str, str, bool], Connection]
@@ -58,7 +63,7 @@ def shared(base_url: str, api_key: str, is_tenants: bool) -> Connection:
     place = base_url, api_key, is_tenants
     found = pool.get(place)
     if found is None:
-        found = pool[place] = Connection(_client(base_url, api_key, is_tenants))
+        found = pool[place] = Connection(_client(base_url, api_key, is_tenants), base_url)
         idle = [key for key, other in pool.items() if not other.active and other is not found]
         for key in idle[: max(0, len(pool) - MAX_CLIENTS)]:
             closing = asyncio.ensure_future(pool.pop(key).client.close())
@@ -129,18 +134,17 @@ def _tls() -> ssl.SSLContext:
 class _Only:
     """Sends the headers that the call needs and no other, whatever the environment told the client to add."""
 
-    needed = frozenset({"host", "accept", "content-type", "content-length", "user-agent", "connection"})
+    needed = frozenset({b"host", b"accept", b"content-type", b"content-length", b"user-agent", b"connection"})
 
     def __init__(self, api_key: str) -> None:
-        self._authorization = f"Bearer {api_key}" if api_key else None
+        # A compressed stream is held back until a block is full, and may unpack without bound.
+        self._added = [(b"Accept-Encoding", b"identity")]
+        if api_key:
+            self._added.append((b"Authorization", f"Bearer {api_key}".encode()))
 
     async def __call__(self, request: httpx2.Request) -> None:
-        for name in set(request.headers) - self.needed:
-            del request.headers[name]
-        # A compressed stream is held back until a block is full, and may unpack without bound.
-        request.headers["Accept-Encoding"] = "identity"
-        if self._authorization:
-            request.headers["Authorization"] = self._authorization
+        headers = [pair for pair in request.headers.raw if pair[0].lower() in self.needed]
+        request.headers = httpx2.Headers(headers + self._added)
 
 
 async def _bounded(response: httpx2.Response) -> None:
