@@ -16,6 +16,7 @@ from tests.benchmarks import (
     ingest,
     keys,
     machine,
+    pace,
     scale,
     start,
     streams,
@@ -43,12 +44,20 @@ def main() -> None:
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}: {', '.join(BENCHMARKS)}")
     print(machine.facts())
+    failed = []
     for name in names:
         began = time.monotonic()
         load = os.getloadavg()[0]
         print(f"\n=== {name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}", flush=True)
-        BENCHMARKS[name]()
+        try:
+            with pace.bounded():
+                BENCHMARKS[name]()
+        except pace.TooLong as fault:
+            print(f"  {fault}")
+            failed.append(name)
         print(f"({time.monotonic() - began:.0f} s; load average {load:.1f} before)", flush=True)
+    if failed:
+        raise SystemExit(f"without figures: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

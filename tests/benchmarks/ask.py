@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.benchmarks import documents, table
+from tests.benchmarks import documents, pace, table
 from tests.benchmarks.installation import API, client_of, serving
 from tests.benchmarks.load import request
 from tests.fakes.provider import FakeProvider
@@ -37,7 +37,9 @@ def run() -> None:
     with FakeProvider() as fake:
         settings = {"OPENAI_BASE_URL": fake.base_url, "OPENAI_API_KEY": "any"}
         with serving(settings) as server, client_of(server) as client:
+            pace.note("documents are read in")
             index, names = _filled(client)
+            pace.note("questions are asked")
             persona = _persona(client, index)
             measured = []
             for number in range(ROUNDS + len(QUESTIONS)):

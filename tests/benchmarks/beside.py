@@ -6,7 +6,7 @@ import time
 
 import httpx
 
-from tests.benchmarks import documents, table
+from tests.benchmarks import documents, pace, table
 from tests.benchmarks.installation import API
 from tests.benchmarks.streams import Sides, alone
 
@@ -27,6 +27,7 @@ def run() -> None:
         while (status := client.get(path).json()["status"]) != "ready":
             assert status != "failed", client.get(path).text
             assert time.monotonic() - began < LONGEST, f"still {status}"
+            pace.note(f"the report is {status}")
             found["embedding" if status == "embedding" else "parsing"] += _asked(sides, 1)
         took = time.monotonic() - began
         after = _asked(sides, ROUNDS)

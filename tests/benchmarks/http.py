@@ -17,7 +17,7 @@ import httpx
 import orjson
 
 from tests.backends import free_port
-from tests.benchmarks import machine, table
+from tests.benchmarks import machine, pace, table
 from tests.benchmarks.installation import API, client_of, default_persona, serving
 from tests.benchmarks.load import Load, Slot, Step, request
 
@@ -49,7 +49,7 @@ def run() -> None:
         load = stack.enter_context(Load.started())
         _check_shapes(sides)
         spent: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
-        for turn in range(ROUNDS + 1):
+        for turn in pace.rounds(ROUNDS + 1, "requests"):
             for operation in sides[0].requests:
                 for side in sides:
                     measured = _round(load, side, operation)

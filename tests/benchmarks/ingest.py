@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.benchmarks import documents, machine, table
+from tests.benchmarks import documents, machine, pace, table
 from tests.benchmarks.documents import Planted
 from tests.benchmarks.installation import API, client_of, serving
 
@@ -25,7 +25,7 @@ def run() -> None:
         _one(client, server.process.pid, documents.text(1, 20_000))  # loads what the first document needs
         found: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
         sizes: dict[str, int] = {}
-        for turn in range(ROUNDS):
+        for turn in pace.rounds(ROUNDS, "documents"):
             for kind, make in KINDS.items():
                 planted = make(100 + turn)
                 sizes[kind] = len(planted.content)

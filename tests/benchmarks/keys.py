@@ -6,7 +6,7 @@ import time
 
 import orjson
 
-from tests.benchmarks import machine, table
+from tests.benchmarks import machine, pace, table
 from tests.benchmarks.installation import API, serving
 from tests.benchmarks.load import Answer, Load, Slot, Step, request
 from tests.servers import Server
@@ -29,7 +29,7 @@ def run() -> None:
         sign_in = [request("POST", "/api/v1/auth/login", {}, body)] * LOGINS
         spent: dict[str, list[tuple[float, float]]] = {"same": [], "others": [], "sign in": [], "refresh": []}
         first, _ = _spend(server, load, others)  # writes down that each was used
-        for _ in range(ROUNDS):
+        for _ in pace.rounds(ROUNDS, "keys"):
             for name, requests in (("same", same), ("others", others), ("sign in", sign_in)):
                 time.sleep(FORGOTTEN)
                 figures, answers = _spend(server, load, requests)

@@ -11,7 +11,7 @@ from typing import Self
 import httpx
 import orjson
 
-from tests.benchmarks import machine, table
+from tests.benchmarks import machine, pace, table
 from tests.benchmarks.installation import API, client_of, default_persona, fake_provider, serving
 from tests.benchmarks.load import Answer, Load, Slot, Step, request
 from tests.servers import Server
@@ -105,12 +105,14 @@ def _streams(sides: Sides) -> None:
             if count == 1 and spread:
                 continue
             ours, direct, cpu = [], [], []
-            for _ in range(ROUNDS):
+            for _ in pace.rounds(ROUNDS, f"{count} streams {how}"):
                 before = machine.cpu_seconds(sides.server.process.pid)
                 answers = _ask(sides, sides.sessions(count), spread)
                 cpu.append((machine.cpu_seconds(sides.server.process.pid) - before) / (count * TOKENS))
                 direct.append(_direct(sides, count, spread) if count > 1 else alone(sides, is_direct=True))
                 ours.append(_firsts(answers) if count > 1 else alone(sides, is_direct=False))
+            if not ours:
+                continue
             first, base = (table.median([table.median(times) for times in side]) for side in (ours, direct))
             last = table.median([max(times) for times in ours])
             figures = [first, base, first - base, last, table.median(cpu)]
@@ -173,7 +175,7 @@ def is_whole(answer: Answer) -> bool:
 def _new_chats(sides: Sides, count: int = 300) -> None:
     """New clients, each of which makes a session and asks in it."""
     rows: list[list[table.Cell]] = []
-    for number in range(ROUNDS):
+    for number in pace.rounds(ROUNDS, f"{count} new chats"):
         asking = sides.question("{id}")
         before = machine.cpu_seconds(sides.server.process.pid)
         outcome = sides.load.run(sides.server.url, [Slot([Step(sides.new_session()), asking])] * count)
