@@ -15,7 +15,7 @@ import hmac
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import ParamSpec, TypeVar
@@ -33,15 +33,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@cache
-def _fernet() -> MultiFernet:
+def keyring(secrets: Sequence[str]) -> MultiFernet:
+    """What encrypts with the first of these secrets, and decrypts with any."""
+
     def derived(secret: str) -> Fernet:
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"booga at-rest encryption").derive(
             secret.encode()
         )
         return Fernet(base64.urlsafe_b64encode(key))
 
-    return MultiFernet([derived(secret) for secret in settings().secret_keys])
+    return MultiFernet([derived(secret) for secret in secrets])
+
+
+@cache
+def _fernet() -> MultiFernet:
+    return keyring(settings().secret_keys)
 
 
 def seal(plain: bytes) -> bytes:
