@@ -11,7 +11,7 @@ import pytest
 
 from storage import database, identity, migrations, secrets, tokens
 from storage.settings import settings
-from tests import backends, canary
+from tests import backends, ears
 from tests.backends import Backend
 from tests.contract import conformance, marked
 from tests.fakes.provider import FakeProvider
@@ -23,7 +23,7 @@ BACKENDS = backends.available()
 @pytest.fixture(scope="session", autouse=True)
 def _listening() -> Iterator[None]:
     """No answer may show what the canary's tenant keeps."""
-    with canary.listening():
+    with ears.listening():
         yield
 
 
@@ -31,7 +31,7 @@ def _listening() -> Iterator[None]:
 def _nothing_overheard() -> Iterator[None]:
     """Nor may anything be sent that does."""
     yield
-    canary.check()
+    ears.check()
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
@@ -46,7 +46,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture(scope="session")
 def server(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server with nothing but its defaults: ``extractive`` answers. A canary's tenant is in it."""
+    """The server with nothing but its defaults: ``extractive`` answers. The canary was busy in it."""
     with running(tmp_path_factory.mktemp(f"server-{backend.name}"), backend.name, backend.fresh()) as made:
         marked.plant(made)
         yield made

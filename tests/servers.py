@@ -16,18 +16,18 @@ from itertools import count
 from pathlib import Path
 
 import httpx
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.access import ApiKey, effective_scopes
 from models.tenancy import RegionAssignment, Role, Seat, Stack, Subscription, User
-from tests import canary
+from tests import canary, canary_rows
 from tests.backends import free_port, lay
+from tests.canary_rows import PASSWORD, database_of
 
 BOOGA = Path(sys.executable).parent / "booga"
 STARTS_WITHIN = 60.0
 ENDS_WITHIN = 30.0
-PASSWORD = "correct horse battery staple"
 FAULTY = re.compile(
     r'Traceback|"unforeseen"|"database (unavailable|refused)"|Task exception was never|WARNING:'
 )
@@ -39,8 +39,9 @@ _numbers = count(1)
 
 @dataclass
 class Server:
-    """A running installation with one tenant in it. ``tenant`` is what ``booga bootstrap --json`` printed;
-    ``canary`` the same of the tenant that nobody may notice, where one was planted.
+    """A running installation with one tenant in it, and beside it the canary's, which nobody may notice.
+
+    ``tenant`` is what ``booga bootstrap --json`` printed; ``canary`` the same of the other.
     """
 
     url: str
@@ -85,13 +86,13 @@ class Server:
     @contextmanager
     def database(self) -> Iterator[Session]:
         """The server's database, all tenants at once, for what no route of the contract can arrange."""
-        url = self.environment.get("BOOGA_DATABASE_URL", f"sqlite:///{self.data_dir / 'booga.db'}")
-        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-        try:
-            with Session(engine) as session, session.begin():
-                yield session
-        finally:
-            engine.dispose()
+        with database_of(self.data_dir, self.environment) as session:
+            yield session
+
+    def settle(self) -> None:
+        """Make the tenants that every server begins with."""
+        self.tenant = self.bootstrap("Tenant A")
+        self.canary = canary_rows.plant(self.data_dir, self.environment)
 
     def issue_key(
         self, *, scopes: Iterable[str] | None = None, role: str | None = None, tenant: Tenant | None = None
@@ -156,7 +157,7 @@ def running(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Se
     """A server with a tenant and nothing else in it. It has to end in order, and with a clean log."""
     server = _start(folder, backend, settings)
     try:
-        server.tenant = server.bootstrap("Tenant A")
+        server.settle()
         yield server
     except BaseException:
         if server.process.poll() is None:
@@ -175,11 +176,12 @@ def started(folder: Path, backend: str, settings: dict[str, str]) -> Iterator[Se
     """The same for a test that stops, kills or restarts the server itself."""
     server = _start(folder, backend, settings)
     try:
-        server.tenant = server.bootstrap("Tenant A")
+        server.settle()
         yield server
     finally:
         if server.process.poll() is None:
             server.stop()
+    assert not canary.in_files(server.log_path, server.data_dir / "mail")
 
 
 def restart(server: Server) -> None:

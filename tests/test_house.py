@@ -17,6 +17,46 @@ ALSO_TOUCH_THE_ENVIRONMENT = {
     "openapi/__main__.py",  # hands --host and --port on to the server process
 }
 
+# What the canary's ears (tests/ears.py) are deaf to: sockets that are not Python's own, and its rarer calls.
+UNHEARD = {
+    "_socket",
+    "detach",
+    "grpc",
+    "pycurl",
+    "recvfrom",
+    "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
+    "uvloop",
+}
+USE_UNHEARD = {
+    "tests/fakes/provider.py",  # it is asked, and looks at what it is asked
+}
+# Tests that start programs, which may speak to a server unheard: where they are heard, or why they need not.
+START_PROGRAMS = {
+    "tests/backends.py": "Chroma alone",
+    "tests/clients/test_walk.py": "through a relay",
+    "tests/contract/matrix.py": "a command of the host",
+    "tests/contract/test_canary.py": "to show that they are heard",
+    "tests/contract/test_schemathesis.py": "through a relay",
+    "tests/handlers/jobs/test_ingest.py": "a worker",
+    "tests/handlers/pages/test_docs.py": "nobody is asked",
+    "tests/handlers/test_embed.py": "a command of the host",
+    "tests/handlers/test_system.py": "a command of the host",
+    "tests/journeys/demo.py": "a server",
+    "tests/journeys/test_demo.py": "through a relay",
+    "tests/journeys/test_full_disk.py": "nobody is asked",
+    "tests/journeys/test_hosting.py": "a proxy; by TLS, so that its answers alone are heard by nobody",
+    "tests/journeys/test_integrating.py": "through a line of its own, whose sockets are heard",
+    "tests/journeys/test_readme.py": "through a relay",
+    "tests/journeys/test_replies_survive.py": "nobody is asked",
+    "tests/servers.py": "servers, and commands of the host",
+    "tests/storage/test_backups.py": "commands of the host",
+    "tests/storage/test_upkeep.py": "commands of the host",
+    "tests/storage/test_vectors.py": "nobody is asked",
+    "tests/test_house.py": "nobody is asked",
+}
+
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for package in PACKAGES:
@@ -38,6 +78,26 @@ def test_only_settings_read_the_environment() -> None:
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv", "putenv")
     }
     assert touching - {"storage/settings.py"} == ALSO_TOUCH_THE_ENVIRONMENT
+
+
+def names(tree: ast.Module) -> Iterator[str]:
+    """Every package that a module imports, and every attribute that it uses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_the_canary_s_ears_hear_whatever_tests_ask_with() -> None:
+    files = [file for file in sorted((ROOT / "tests").rglob("*.py")) if "benchmarks" not in file.parts]
+    used = {str(file.relative_to(ROOT)): {*names(ast.parse(file.read_text()))} for file in files}
+    deaf = {file for file, found in used.items() if found & UNHEARD}
+    assert deaf == USE_UNHEARD, "tests/ears.py does not hear what comes this way"
+    starting = {file for file, found in used.items() if "subprocess" in found} - {"tests/ears.py"}
+    assert starting == START_PROGRAMS.keys(), "have programs ask through tests/relay.py; then name them here"
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.relay import relay
 from tests.servers import Server
 
 pytestmark = pytest.mark.clients
@@ -25,15 +26,24 @@ def test_typescript_under_strict(server: Server, tmp_path: Path) -> None:
     for source in (BUILD / "client.d.ts", HERE / "walk.ts"):
         shutil.copy(source, tmp_path)
     strict = ("--strict", "--target", "es2022", "--module", "es2022", "--lib", "es2022,dom")
-    for command in (
-        ["npx", "--no-install", "tsc", *strict, "--moduleResolution", "bundler", str(tmp_path / "walk.ts")],
-        ["node", str(tmp_path / "walk.js")],
-    ):
-        environment = {**os.environ, "BOOGA": server.url, "BOOGA_KEY": server.api_key}
-        done = subprocess.run(  # noqa: S603 - our own arguments
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    with relay(server.url) as door:
+        environment = {**os.environ, "BOOGA": door.url, "BOOGA_KEY": server.api_key}
+        for command in (
+            [
+                "npx",
+                "--no-install",
+                "tsc",
+                *strict,
+                "--moduleResolution",
+                "bundler",
+                str(tmp_path / "walk.ts"),
+            ],
+            ["node", str(tmp_path / "walk.js")],
+        ):
+            done = subprocess.run(  # noqa: S603 - our own arguments
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_python(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.backends import Backend
 from tests.contract import conformance
+from tests.relay import relay
 from tests.servers import Server, running
 
 PROGRAM = Path(sys.executable).parent / "schemathesis"
@@ -34,7 +35,7 @@ def question(server: Server, *options: str, timeout: float) -> None:
     """Run it; whatever it finds fails the test, with its own report as the message."""
     operator_key = json.loads(server.booga("operator-key", "--json"))["api_key"]
     owner, operator = (conformance.client(server.url, key) for key in (server.api_key, operator_key))
-    with owner, operator:
+    with owner, operator, relay(server.url) as door:
         given = {
             "BOOGA_TEST_KEY": server.api_key,
             "BOOGA_TEST_OPERATOR_KEY": operator_key,
@@ -43,7 +44,7 @@ def question(server: Server, *options: str, timeout: float) -> None:
             **visiting(server, owner),
         }
         done = subprocess.run(  # noqa: S603 - a program of the install, our own arguments
-            [PROGRAM, "--no-color", "--config-file", CONFIG, "run", f"{server.url}/openapi.json", *options],
+            [PROGRAM, "--no-color", "--config-file", CONFIG, "run", f"{door.url}/openapi.json", *options],
             cwd=server.data_dir.parent,  # where it keeps what it learns
             env={**server.environment, **given},
             capture_output=True,

@@ -389,7 +389,7 @@ class TestDeliveries:
             payload = Verifier(made["secret"]).verify(second.body, second.headers)
             assert payload["data"]["id"] == session["id"]
             with server.database() as db:
-                assert len(db.scalars(select(Delivery)).all()) == 1
+                assert len(db.scalars(select(Delivery).where(Delivery.webhook_id == made["id"])).all()) == 1
 
 
 class TestCatalogue:

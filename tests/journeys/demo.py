@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests import canary, canary_rows
 from tests.backends import free_port
 from tests.servers import BOOGA, ENDS_WITHIN, FAULTY, STARTS_WITHIN
 
@@ -60,16 +61,21 @@ def start(data_dir: Path, log: Path, url: str) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def serving(data_dir: Path) -> Iterator[Demo]:
-    """The demo, served until the end of the block. It has to end in order, and with a clean log."""
+    """The demo, served until the end of the block, the canary's tenant beside it. It has to end in order, and
+    with a clean log.
+    """
     url, log = f"http://127.0.0.1:{free_port()}", data_dir.with_suffix(".out")
     process = start(data_dir, log, url)
     try:
         _wait_until_up(process, url, log)
+        canary_rows.plant(data_dir, {})
         yield Demo(url, data_dir, log.read_text())
     finally:
         process.send_signal(signal.SIGTERM)
         status = process.wait(ENDS_WITHIN)
     assert status == 0
+    assert not canary.in_files(log, data_dir / "mail")
+    assert not canary.in_files(log.with_suffix(".log"), data_dir / "mail")
     assert not FAULTY.findall(log.with_suffix(".log").read_text())
 
 

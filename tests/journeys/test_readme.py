@@ -13,6 +13,7 @@ import pytest
 
 from tests.events import events
 from tests.journeys.demo import ROOT, Demo, serving
+from tests.relay import relay
 
 README = (ROOT / "README.md").read_text()
 
@@ -38,9 +39,11 @@ def walked(demo: Demo) -> str:
 
 def run(command: list[str], demo: Demo) -> str:
     """What a command prints where the exported line was pasted before it."""
-    done = subprocess.run(  # noqa: S603 - what README tells its readers to run
-        command, cwd=ROOT, env={**os.environ, **demo.variables}, capture_output=True, text=True, timeout=60
-    )
+    with relay(demo.url) as door:
+        given = {**os.environ, **demo.variables, "BOOGA": door.url}
+        done = subprocess.run(  # noqa: S603 - what README tells its readers to run
+            command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
