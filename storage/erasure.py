@@ -24,6 +24,8 @@ from storage.database import OfTenant, Session, transaction
 
 ERASE = "erase"
 """The kind of job that forgets a person."""
+PROMISING = "erasures.create"
+"""The operation that promises it."""
 
 _AT_ONCE = 20
 
@@ -72,9 +74,13 @@ def forget_person(of: OfTenant, user_id: str) -> None:
 
 
 def _forget_answers(db: Session, words: Collection[str]) -> None:
-    """Answers to others that are kept to be repeated, and hold one of the words."""
+    """Answers to others that are kept to be repeated, and hold one of the words; but for those that promised
+    the erasure, which have the id alone and can still be asked for.
+    """
     telling = [word.encode() for word in words]
-    kept = select(IdempotencyRecord.id, IdempotencyRecord.key, IdempotencyRecord.body)
+    kept = select(IdempotencyRecord.id, IdempotencyRecord.key, IdempotencyRecord.body).where(
+        IdempotencyRecord.operation != PROMISING
+    )
     gone = [
         id
         for id, key, body in db.execute(kept)

@@ -221,9 +221,13 @@ def test_what_others_were_answered_about_a_person_is_forgotten_with_it(
     again, url = {"Idempotency-Key": uuid.uuid4().hex}, "/api/v1/tenants/users"
     first = client.post(url, json=invited, headers=again).json()
     assert client.post(url, json=invited, headers=again).json() == first
-    assert client.post(f"{url}/{first['id']}/erase").status_code == 202
+    erasure, once = f"{url}/{first['id']}/erase", {"Idempotency-Key": uuid.uuid4().hex}
+    promised = client.post(erasure, headers=once)
+    assert promised.status_code == 202
     wait_for(lambda: client.get(f"{url}/{first['id']}").status_code == 404)
     wait_for(lambda: not holding(server, marker))
+    repeated = client.post(erasure, headers=once)
+    assert (repeated.headers["Idempotent-Replayed"], repeated.json()) == ("true", promised.json())
     anew = client.post(url, json=invited, headers=again)
     assert (anew.status_code, "Idempotent-Replayed" in anew.headers) == (201, False)
 
