@@ -14,7 +14,7 @@ from handlers import reach, turns
 from handlers.answers import Answers
 from handlers.auth import caller, require_stack_capability
 from handlers.briefing import Briefing, briefing_of
-from handlers.replies import Events, Listing, Paging, place_of
+from handlers.replies import Events, Listing, Paging, not_a_place, place_of
 from handlers.requests import Exchange, Replay
 from handlers.schemas import messages as wire
 from handlers.turns import Order, Stored
@@ -81,7 +81,9 @@ class Branch(Listing):
     def _rows_after(self, db: Session, cursor: str, size: int) -> Sequence[ChatMessage]:
         _, id = place_of(cursor)
         depth = conversations.depth_of(db, self.session_id, id)
-        return [] if depth is None else self._rows(db, depth, size)
+        if depth is None:
+            raise not_a_place()
+        return self._rows(db, depth, size)
 
 
 def _check_leaf(db: Session, session_id: str, leaf: str | None) -> None:

@@ -133,6 +133,9 @@ class Listing:
         """The same behind a cursor."""
         if self.by_cursor is None:
             raise RuntimeError("only a list with cursors goes on behind one")
+        (at, key), (moment, id) = self.by_cursor, place_of(cursor)
+        if db.scalar(select(at).where(key == id)) != moment:
+            raise not_a_place()
         down = (self.paging.ordering or "").startswith("-")
         query = self._ordered(self._filtered().where(after(self.by_cursor, cursor, down=down)))
         return db.scalars(query.limit(size)).unique().all()
@@ -241,10 +244,7 @@ _CURSOR = re.compile(r"([0-9]{16})([0-9a-f]{32})")
 
 
 def cursor_of(moment: datetime, id: str) -> str:
-    """A place in a list that is ordered by time and id: 16 digits of microseconds and 32 of the id.
-
-    Whatever looks like one is one, so that the contract's pattern says all there is to say.
-    """
+    """A place in a list that is ordered by time and id: 16 digits of microseconds and 32 of the id."""
     return f"{(moment - _EPOCH) // timedelta(microseconds=1):016d}{uuid.UUID(id).hex}"
 
 
@@ -252,9 +252,14 @@ def place_of(cursor: str) -> tuple[datetime, str]:
     """What ``cursor_of`` was made of; 400 for anything else."""
     found = _CURSOR.fullmatch(cursor)
     if found is None:
-        fault = {"parameter": "cursor", "detail": "is not valid"}
-        raise Problem("validation-failed", "The cursor is not one of ours.", faults=[fault])
+        raise not_a_place()
     return _EPOCH + timedelta(microseconds=int(found[1])), str(uuid.UUID(found[2]))
+
+
+def not_a_place() -> Problem:
+    """What to raise for a cursor that this list never gave, or whose row is gone."""
+    fault = {"parameter": "cursor", "detail": "is no place in this list"}
+    return Problem("validation-failed", "The cursor is none of this list's. Begin anew.", faults=[fault])
 
 
 def with_query(url: str, query: dict[str, Any]) -> str:

@@ -194,6 +194,8 @@ class ValidationOperation:
                 for name in query
                 if name not in self.query_names
             ]
+        if {"cursor", "page"} <= query.keys() & self.query_names:
+            faults.append({"parameter": "page", "detail": "stands beside cursor, which takes its place"})
         arguments: dict[str, Any] = {}
         for parameter in self.parameters:
             if parameter.place == "path":

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from models.access import AREAS, ApiKey, digest
 from models.audit import FILE, NOT_AUDITED, OBJECTS, AuditEntry
+from models.base import new_id
 from models.chat.conversations import ChatSession
 from models.tenancy import User
 from storage import database
@@ -157,6 +158,24 @@ def test_talking_is_told_without_its_words_and_so_is_reading_anothers(
     }
     with server.database() as db:
         assert db.get(ChatSession, session["id"]) is None
+
+
+def test_a_cursor_of_another_list_or_tenant_is_refused(
+    client: httpx.Client, other: httpx.Client, server: Server
+) -> None:
+    def cursor(of: httpx.Client) -> str:
+        for _ in range(2):
+            of.post("/api/v1/tenants/organizations", json={"name": f"Cursor {new_id()}"})
+        found: str = of.get(LOG, params={"page_size": 1}).json()["next_cursor"]
+        return found
+
+    ours, theirs = cursor(client), cursor(other)
+    assert client.get(LOG, params={"cursor": ours}).status_code == 200
+    moved = f"{int(ours[:16]) + 1:016d}{ours[16:]}"
+    for foreign in (theirs, moved, "1" * 48):
+        refused = client.get(LOG, params={"cursor": foreign})
+        assert refused.status_code == 400
+        assert [fault["parameter"] for fault in refused.json()["errors"]] == ["cursor"]
 
 
 def test_a_cursor_is_stable_while_rows_are_added(client: httpx.Client) -> None:

@@ -261,7 +261,24 @@ class TestList:
         assert len(seen) == 8
 
     def test_a_cursor_that_is_none_of_ours_is_refused(self, chat: httpx.Client, session: str) -> None:
-        response = chat.get(f"{session}/messages", params={"cursor": "abcd"})
+        for cursor in ("abcd", "1" * 48):
+            response = chat.get(f"{session}/messages", params={"cursor": cursor})
+            assert response.status_code == 400
+            assert response.json()["errors"][0]["parameter"] == "cursor"
+
+    def test_a_cursor_takes_the_place_of_a_page(self, chat: httpx.Client, session: str) -> None:
+        chat.post(f"{session}/messages", json={"content": "One"})
+        cursor = chat.get(f"{session}/messages", params={"page_size": 1}).json()["next_cursor"]
+        for page in (1, 2):
+            response = chat.get(f"{session}/messages", params={"cursor": cursor, "page": page})
+            assert response.status_code == 400
+            assert [fault["parameter"] for fault in response.json()["errors"]] == ["page"]
+
+    def test_a_cursor_of_another_conversation_is_none_here(self, chat: httpx.Client, session: str) -> None:
+        chat.post(f"{session}/messages", json={"content": "One"})
+        cursor = chat.get(f"{session}/messages", params={"page_size": 1}).json()["next_cursor"]
+        elsewhere = chat.post("/api/v1/chat/sessions", json={}).headers["location"]
+        response = chat.get(f"{elsewhere}/messages", params={"cursor": cursor})
         assert response.status_code == 400
         assert response.json()["errors"][0]["parameter"] == "cursor"
 
