@@ -30,7 +30,29 @@ SCALES: Final = {
     "tn": 12,
 }
 _PERCENT: Final = ("%", "percent", "per cent", "pp")
-_DIGITS: Final = r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,18}(?:\.\d{1,9})?|\.\d{1,9})(?!\d)"
+_WORDS: Final = {
+    word: str(number)
+    for number, word in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), 1
+    )
+}
+_WORD: Final = rf"(?:{'|'.join(_WORDS)})"
+_MORE_WORDS: Final = rf"(?:{_WORD}|\w+teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|a)\b"
+_DECIMAL_COMMA: Final = (
+    # 1.234,56; 1 234,56; 12,5 %: where a comma can be nothing else
+    r"\d{1,3}(?:\.\d{3})+,\d{1,9}(?!\d)|\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+,\d{1,2}(?!\d)"
+    r"|\d{1,3},\d{1,2}(?=\s?(?:[%€]|per ?cent|EUR\b|thousand|million|billion|trillion|[mbt]n\b))"
+)
+_DIGITS: Final = (
+    rf"(?<![\w.,])(?:(?P<comma>{_DECIMAL_COMMA})"
+    # 1'234.56 and, with spaces that stand nowhere else, 1 234
+    r"|\d{1,3}(?:(?:,\d{3})+|(?:['’\u2009\u202f]\d{3})+)(?:\.\d+)?|\d{1,18}(?:\.\d{1,9})?|\.\d{1,9})"
+    r"(?!\d|,\d{1,2}(?![\d,]))"
+    # two million, three per cent; not a part of twenty-two million or of two million five hundred thousand
+    rf"|(?i:(?<![\w-])(?<!hundred )(?<!hundred and )(?<!sand and )(?<!lion and )(?<!point )(?P<word>{_WORD})"
+    r"(?=[\s-](?:(?:thousand|million|billion|trillion)s?\b"
+    rf"(?!\s(?:and\s)?(?:{_MORE_WORDS}|hundred))|per ?cent\b|percentage\b|basis\b)))"
+)
 _FIGURE: Final = re.compile(
     r"(?P<open>\(\s?)?(?P<sign>(?<![\w)%])[-−–]\s?)?"
     r"(?:(?P<currency>US\$|[$€£¥]|\b(?:USD|EUR|GBP)\s)\s?(?P<minus>[-−–])?)?(?P<inside>\()?"
@@ -138,7 +160,7 @@ def figures_in(text: str, *, of_page: bool = False) -> Iterator[Figure]:
         figure = _figure(match)
         plain = after is not None and not figure.scaled and figure.kind == "amount"
         if plain and _RANGE.fullmatch(text, match.end(), after.start("digits")):
-            figure = _of_range(figure, _figure(after))
+            figure = _of_range(figure, _figure(after), _scale(after))
         yield figure
 
 
@@ -158,14 +180,10 @@ def _naming(text: str) -> set[int]:
     return marks
 
 
-def _of_range(figure: Figure, after: Figure) -> Figure:
+def _of_range(figure: Figure, after: Figure, scale: Decimal) -> Figure:
     """The first figure of "5 to 7 million" or "5-7%", in the scale and unit that stand behind the second."""
-    if not (after.scaled or after.kind != "amount"):
-        return figure
-    decimals = re.search(r"\.(\d+)\D*$", after.text)
-    power = after.place * Decimal(10) ** (len(decimals[1]) if decimals else 0)
     return replace(
-        figure, value=figure.value * power, place=figure.place * power, kind=after.kind, scaled=after.scaled
+        figure, value=figure.value * scale, place=figure.place * scale, kind=after.kind, scaled=after.scaled
     )
 
 
@@ -189,12 +207,23 @@ def _is_label(text: str, match: re.Match[str]) -> bool:
     )
 
 
+def _plain(match: re.Match[str]) -> str:
+    """Its digits, as Python writes a number."""
+    if match["word"]:
+        return _WORDS[match["word"].lower()]
+    if match["comma"]:
+        return re.sub(r"[.\s]", "", match["comma"]).replace(",", ".")
+    return re.sub(r"[,'’\s]", "", match["digits"])
+
+
+def _scale(match: re.Match[str]) -> Decimal:
+    return Decimal(10) ** (SCALES[match["scale"].lower()] if match["scale"] else 0)
+
+
 def _figure(match: re.Match[str]) -> Figure:
-    digits = match["digits"].replace(",", "")
-    power = SCALES[match["scale"].lower()] if match["scale"] else 0
-    scale = Decimal(10) ** power
+    digits, scale = _plain(match), _scale(match)
     value = Decimal(digits) * scale
-    place = Decimal(10) ** (power - len(digits.partition(".")[2]))
+    place = scale / Decimal(10) ** len(digits.partition(".")[2])
     unit = (match["unit"] or "").strip()
     bracketed = bool((match["open"] or match["inside"]) and (match["close"] or match["late"]))
     # "($5 million)" and "(5%)" may be asides; accountants' brackets hold the number and nothing else.

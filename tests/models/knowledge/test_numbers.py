@@ -69,6 +69,51 @@ class TestVerified:
         ]
         assert statuses(f"It was {answer} [1].", "Space leased\n2020 2019\nTotal 285,677") == ["unverified"]
 
+    @pytest.mark.parametrize(
+        ("page", "answer"),
+        [
+            ("Umsatz 1.234,56 Mio.", "1.234,56"),
+            ("Umsatz 1.234.567,89", "1,234,567.89"),
+            ("Chiffre 1 234,56", "1,234.56"),
+            ("Chiffre 1\u202f234\u202f567", "1,234,567"),
+            ("Chiffre 12\u00a0345,6", "12 345,6"),
+            ("Ertrag 1'234.56", "1,234.56"),
+            ("Ertrag 1’234’567", "1,234,567"),
+            ("Quote 12,5 %", "12.5%"),
+            ("Sales 1,234.56", "1'234.56"),
+            ("Sales 2,500,000", "EUR 2,5 million"),
+            ("Sales 2,000,000", "two million"),
+            ("Sales $ 3 billion", "Three billion"),
+            ("Sales 2,000,000", "two million, between one and two million"),
+            ("A growth of three percent", "3%"),
+            ("A growth of 4 %", "four per cent"),
+            ("Sales 5,2 million", "5.2 to 7 million"),
+        ],
+    )
+    def test_other_ways_to_write_a_number(self, page: str, answer: str) -> None:
+        assert statuses(f"It was {answer} [1].", page)[0] == "verified"
+        assert statuses(f"It was {answer} [1].", "Sales 8,888")[0] == "unverified"
+
+    @pytest.mark.parametrize(
+        ("page", "answer"),
+        [
+            ("Sales 1.234", "1.234,56"),
+            ("Sales 1.234,56", "1.234"),
+            ("Sales 56", "1 234,56"),
+            ("Note 1 234", "1,234"),
+            ("Columns 12\u00a0345", "12,345"),
+            ("Notes 1,2", "1.2"),
+            ("Sales 12", "12,5 %"),
+            ("Sales 2,500,000 thousand", "two thousand five hundred"),
+            ("Sales 2 million", "one hundred and two million"),
+            ("Sales 2 million", "twenty-two million"),
+            ("Sales 2 million", "three million"),
+            ("Sales 2.6 million", "two million"),
+        ],
+    )
+    def test_what_only_looks_alike_is_never_verified(self, page: str, answer: str) -> None:
+        assert "verified" not in statuses(f"It was {answer} [1].", page)
+
     def test_an_income_in_brackets_is_a_loss(self) -> None:
         page = "Net income (loss) (1,234) 2,500\nIncome tax expense (310) (290)"
         assert statuses("Net income was 1,234 [1].", page) == ["unverified"]
