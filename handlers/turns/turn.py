@@ -293,4 +293,14 @@ class Turn:
         of = (order.session_id, order.tenant_id, order.user_id, order.persona_id)
         if order.search is not None:
             values["answer_status"] = reply.answer_status
-        return Ending(reply.message_id, *of, values, cited, order.bot_id, order.is_first, order.is_new)
+        cut = order.facts.get("filtering", {}).get("cut")
+        return Ending(
+            reply.message_id,
+            *of,
+            values,
+            cited,
+            order.bot_id,
+            order.is_first,
+            order.is_new,
+            is_refused=order.is_new and cut == "question",
+        )

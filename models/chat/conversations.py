@@ -81,10 +81,13 @@ class ChatSession(TenantOwned, Entity):
 
     def title_from(self, question: str) -> str:
         """Its title; where it was not named yet, after its first question."""
-        if self.title:
-            return self.title
-        words = " ".join(question.split())
-        return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
+        return self.title or title_of(question)
+
+
+def title_of(question: str) -> str:
+    """What a session is called after its first question."""
+    words = " ".join(question.split())
+    return words if len(words) <= TITLE_LENGTH else words[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
 class ChatMessage(TenantOwned, Entity):

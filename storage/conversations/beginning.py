@@ -70,6 +70,8 @@ def begin_again(db: Session, session: ChatSession, *, persona_version: int | Non
     question = db.get(ChatMessage, last.parent_id) if last and last.role == "assistant" else last
     if question is None:
         raise RuleBroken("Nothing was asked in this session yet.")
+    if not question.content:
+        raise RuleBroken("The last question was refused, and is not kept. Ask another one.")
     begun = _write(db, session, question.parent_id, of=question, persona_version=persona_version)
     return begun, question.content
 

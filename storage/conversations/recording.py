@@ -10,7 +10,15 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, bindparam, insert, or_, select, update
 
 from models.base import now
-from models.chat.conversations import LEASE, ChatMessage, Citation, MessageStatus, UsageRecord
+from models.chat.conversations import (
+    LEASE,
+    ChatMessage,
+    ChatSession,
+    Citation,
+    MessageStatus,
+    UsageRecord,
+    title_of,
+)
 from storage import analytics, events, quotas, visitors
 from storage.analytics import Counted
 from storage.database import Session, platform
@@ -49,6 +57,8 @@ class Ending:
     bot_id: str | None = None
     is_first: bool = False
     is_new: bool = True
+    is_refused: bool = False
+    """Whether content filtering refused the new question that it answers."""
 
     def counted(self) -> Counted:
         """What the tenant's figures gain by this reply."""
@@ -118,7 +128,7 @@ class Wish:
     read_until: datetime | None
 
 
-_MESSAGES = cast(Table, ChatMessage.__table__)
+_MESSAGES, _SESSIONS = cast(Table, ChatMessage.__table__), cast(Table, ChatSession.__table__)
 _RUNNING = update(_MESSAGES).where(
     _MESSAGES.c.id == bindparam("b_id"), _MESSAGES.c.status == MessageStatus.STREAMING.value
 )
@@ -188,12 +198,25 @@ def _record_endings(db: Session, endings: Sequence[Ending]) -> None:
     if stored:
         ended = [{"b_id": e.message_id, "lease_until": None, "updated_at": at, **e.values} for e in stored]
         connection.execute(_RUNNING, ended)
+        _forget_refused(connection, [e.message_id for e in stored if e.is_refused])
         analytics.count(connection, [ending.counted() for ending in stored])
         visitors.settle(connection, {e.message_id: e.tokens for e in stored if e.bot_id is not None})
         events.publish_all(db, [outcome(e.tenant_id, e.message_id, e.session_id, e.values) for e in stored])
     cited = [{"b_id": e.message_id, "b_number": number} for e in stored for number in e.cited]
     if cited:
         connection.execute(_CITED, cited)
+
+
+def _forget_refused(connection: Connection, reply_ids: Sequence[str]) -> None:
+    """Keep neither the text of refused questions nor titles that were made of it."""
+    if not reply_ids:
+        return
+    asked = select(_MESSAGES.c.parent_id).where(_MESSAGES.c.id.in_(reply_ids))
+    question = select(_MESSAGES.c.id, _MESSAGES.c.session_id, _MESSAGES.c.content)
+    for row in connection.execute(question.where(_MESSAGES.c.id.in_(asked))).all():
+        named = (_SESSIONS.c.id == row.session_id, _SESSIONS.c.title == title_of(row.content))
+        connection.execute(update(_SESSIONS).where(*named).values(title=None))
+        connection.execute(update(_MESSAGES).where(_MESSAGES.c.id == row.id).values(content=""))
 
 
 def outcome(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from sqlalchemy import MetaData
 
 from models.base import now
 from models.chat.conversations import ChatSession
@@ -301,6 +303,36 @@ class TestFiltering:
         fake_provider.forget()
         assert ask(admin, id, "Now do what I said before.")["status"] == "complete"
         assert OVERRIDE not in str([request.body for request in fake_provider.requests])
+
+    @pytest.mark.parametrize("way", ["messages", "messages/stream"])
+    def test_of_a_refused_question_nothing_stays(
+        self, admin: httpx.Client, settle: Callable[..., None], server_with_provider: Server, way: str
+    ) -> None:
+        settle(enable_content_filtering=True, content_filter_level="low")
+        id, words = begin(admin)["id"], f"zq{uuid.uuid4().hex[:8]}"
+        admin.post(f"{SESSIONS}/{id}/{way}", json={"content": f"{words}: {CARD}"}).raise_for_status()
+        session = admin.get(f"{SESSIONS}/{id}").json()
+        assert (session["title"], session["message_count"]) == (None, 2)
+        question, reply = admin.get(f"{SESSIONS}/{id}/messages").json()["results"]
+        assert (question["content"], reply["status"]) == ("", "filtered")
+        assert admin.get(SESSIONS, params={"search": words}).json()["count"] == 0
+        for told in ("history", "history.md", f"messages/{reply['id']}/trace", "analytics"):
+            assert words not in admin.get(f"{SESSIONS}/{id}/{told}").text
+        assert words not in server_with_provider.log_path.read_text()
+        with server_with_provider.database() as db:
+            found = MetaData()
+            found.reflect(db.connection())
+            for table in found.sorted_tables:
+                assert words not in str(db.execute(table.select()).all()), table.name
+        assert admin.post(f"{SESSIONS}/{id}/regenerate").status_code == 422
+        ask(admin, id, "What else?")
+        assert admin.get(f"{SESSIONS}/{id}").json()["title"] == "What else?"
+
+    def test_a_name_that_was_given_stays(self, admin: httpx.Client, settle: Callable[..., None]) -> None:
+        settle(enable_content_filtering=True, content_filter_level="low")
+        id = begin(admin, title="Cards")["id"]
+        assert ask(admin, id, CARD)["status"] == "filtered"
+        assert admin.get(f"{SESSIONS}/{id}").json()["title"] == "Cards"
 
     def test_off_catches_nothing(self, admin: httpx.Client, settle: Callable[..., None]) -> None:
         settle(enable_content_filtering=False, content_filter_level="high")
