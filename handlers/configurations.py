@@ -9,12 +9,15 @@ from sqlalchemy import select
 from handlers.auth import caller, require_stack_capability
 from handlers.replies import Listing, Paging, created
 from handlers.schemas import configurations as wire
+from handlers.slugs import one_at_a_time
 from models.configuration import DEFAULTS, Configuration
-from models.errors import Conflict
-from models.tenancy import Stack, Tenant
+from models.errors import Conflict, RuleBroken
+from models.personas import Persona
+from models.tenancy import Stack
 from storage.configurations import effective
 from storage.database import Session, reading, transaction
 
+MOST_NAMED = 5
 MODELS = {"default_chat_model", "available_chat_models"}
 ORDERINGS = {"created_at": Configuration.created_at, "updated_at": Configuration.updated_at}
 
@@ -34,8 +37,7 @@ def create(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Set up a stack, or all of the tenant."""
     stack_id = body.get("stack_id")
     with transaction(caller()) as db:
-        # One at a time: two with the same place must not both find it free.
-        db.get(Tenant, caller().tenant_id, with_for_update={"key_share": True})
+        one_at_a_time(db)  # two with the same place must not both find it free
         if stack_id is not None:
             db.require(Stack, stack_id, pointer="/stack_id")
             require_stack_capability(db, stack_id, "chat_ai")
@@ -61,6 +63,7 @@ def replace(id: str, body: dict[str, Any]) -> dict[str, Any]:
 def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
     """Set the settings that came."""
     with transaction(caller()) as db:
+        one_at_a_time(db)
         configuration = db.require(Configuration, id, lock=True)
         _set(db, configuration, body)
         return wire.show(configuration)
@@ -69,7 +72,13 @@ def update(id: str, body: dict[str, Any]) -> dict[str, Any]:
 def delete(id: str) -> None:
     """Inherit everything again."""
     with transaction(caller()) as db:
-        db.delete(db.require(Configuration, id, lock=True))
+        one_at_a_time(db)
+        configuration = db.require(Configuration, id, lock=True)
+        db.delete(configuration)
+        db.flush()
+        outside = _outside(db, configuration.stack_id)
+        if outside:
+            raise Conflict(f"Without it these name models that may not be used: {outside}.")
 
 
 def current(stack_id: str) -> dict[str, Any]:
@@ -81,10 +90,29 @@ def current(stack_id: str) -> dict[str, Any]:
 
 
 def _set(db: Session, configuration: Configuration, values: dict[str, Any]) -> None:
-    """Set these, and check that the default model is one of those that may be used."""
+    """Set these, and check that what is asked for by default may be used wherever they reach."""
     configuration.set(values)
     db.put(configuration)
     if MODELS & values.keys():
-        holds = effective(db, configuration.stack_id)
         pointer = "/default_chat_model" if values.get("default_chat_model") else "/available_chat_models"
+        holds = effective(db, configuration.stack_id)
         holds.check_model(holds["default_chat_model"], pointer)
+        outside = _outside(db, configuration.stack_id)
+        if outside:
+            raise RuleBroken(f"These name models that could not be used then: {outside}.", pointer=pointer)
+
+
+def _outside(db: Session, stack_id: str | None) -> str:
+    """Which stacks and personas within a configuration's reach ask by default for what may not be used."""
+    stacks = select(Stack).order_by(Stack.name) if stack_id is None else select(Stack).filter_by(id=stack_id)
+    found = []
+    for stack in db.scalars(stacks):
+        holds = effective(db, stack.id)
+        named = [(f"the stack {stack.name}", holds["default_chat_model"])]
+        personas = select(Persona.name, Persona.default_chat_model).where(Persona.stack_id == stack.id)
+        named += [
+            (f"the persona {name}", model) for name, model in db.execute(personas.order_by(Persona.name))
+        ]
+        found += [f"{who} ({model})" for who, model in named if not holds.allows(model)]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more

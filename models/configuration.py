@@ -100,9 +100,13 @@ class Effective:
         """
         return asked or self["default_chat_model"] or next(iter(self["available_chat_models"] or ()), None)
 
+    def allows(self, chat_model: str | None) -> bool:
+        """Whether this model may be used; none is left to the provider."""
+        allowed = self["available_chat_models"]
+        return chat_model is None or allowed is None or chat_model in allowed
+
     def check_model(self, chat_model: str | None, pointer: str) -> None:
         """Refuse a model that is not among those that may be used."""
-        allowed = self["available_chat_models"]
-        if chat_model is not None and allowed is not None and chat_model not in allowed:
-            known = ", ".join(allowed[:20]) or "none"
+        if not self.allows(chat_model):
+            known = ", ".join(self["available_chat_models"][:20]) or "none"
             raise RuleBroken(f"This model may not be used here; these may: {known}.", pointer=pointer)

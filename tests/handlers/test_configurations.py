@@ -193,6 +193,39 @@ class TestModels:
         assert refused(admin.patch(url, json={"available_chat_models": ["a"]})) == "/available_chat_models"
         assert admin.patch(url, json={"enable_streaming": False}).status_code == 200
 
+    def test_no_change_leaves_a_default_of_a_stack_or_persona_outside(
+        self, admin: httpx.Client, tenant: Tenant
+    ) -> None:
+        def refused(response: httpx.Response, status: int, *named: str) -> None:
+            assert response.status_code == status, response.text
+            assert all(name in response.json()["detail"] for name in named), response.text
+            if status == 422:
+                (fault,) = response.json()["errors"]
+                assert fault["pointer"] == "/available_chat_models"
+
+        both = ["house-model", "other-model"]
+        whole = admin.post(CONFIGURATIONS, json={"available_chat_models": both}).headers["location"]
+        of_stack = {"stack_id": tenant["stack_id"], "default_chat_model": "other-model"}
+        own = admin.post(CONFIGURATIONS, json=of_stack).headers["location"]
+        narrow = {"available_chat_models": ["house-model"]}
+        stack = admin.get(f"/api/v1/tenants/stacks/{tenant['stack_id']}").json()["name"]
+        refused(admin.patch(whole, json=narrow), 422, stack, "other-model")
+        refused(admin.put(whole, json=narrow), 422, stack)
+        assert admin.patch(own, json={"default_chat_model": None}).status_code == 200
+        body = {"name": "Choosy", "stack_id": tenant["stack_id"], "default_chat_model": "other-model"}
+        persona = admin.post("/api/v1/chat/personas", json=body).headers["location"]
+        refused(admin.patch(whole, json=narrow), 422, "Choosy", "other-model")
+        refused(admin.patch(own, json=narrow), 422, "Choosy")
+        assert admin.patch(own, json={"available_chat_models": both}).status_code == 200
+        assert admin.patch(whole, json=narrow).status_code == 200
+        refused(admin.delete(own), 409, "Choosy")
+        assert admin.get(own).status_code == 200
+        assert ask(admin, begin(admin, persona_id=persona.rpartition("/")[2])["id"], "Hello?")["model"] == (
+            "other-model"
+        )
+        assert admin.delete(persona).status_code == 204
+        assert admin.delete(own).status_code == 204
+
 
 class TestSessions:
     def test_no_more_than_allowed_though_fifty_are_asked_for_at_once(
