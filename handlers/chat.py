@@ -7,7 +7,7 @@ from typing import Any
 from handlers.problems import Problem
 from handlers.replies import envelope
 from handlers.system import shown
-from storage.health import down, parts
+from storage.health import Status, down, overall, parts
 from storage.settings import settings
 
 BASE = "/api/v1/chat"
@@ -34,9 +34,10 @@ def root() -> dict[str, Any]:
 
 
 async def health() -> dict[str, Any]:
-    """Each part and its latency; 503 with the same when one is down."""
+    """Each part and its latency; 503 with the same where ``/readyz`` says that one is down that is needed."""
     found = await parts()
-    if broken := down(found):
+    if overall(found) is Status.DOWN:
+        broken = [part for part in down(found) if part.needed]
         names = ", ".join(part.name for part in broken)
         raise Problem("unavailable", f"Not working just now: {names}.", meta=shown(found))
     return envelope(shown(found))

@@ -118,8 +118,8 @@ def test_chat_goes_on_without_chroma_and_all_recovers_by_itself(
         assert before["citations"]
         assert UNSEARCHABLE not in before["content"]
         with stops(server):
-            # Chat goes on, so the server stays in service; only its health says that something is wrong.
-            until(lambda: told(client) == [(200, "down"), (503, "down")])
+            # Chat goes on, so the server stays in service, with less.
+            until(lambda: told(client) == [(200, "down")] * 2)
             reply = ask()
             assert reply["status"] == "complete"
             assert reply["content"].startswith(UNSEARCHABLE)
