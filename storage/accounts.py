@@ -122,9 +122,11 @@ _wishes: deque[Callable[[], None]] = deque()
 
 
 def afterwards(work: Callable[..., None], *args: str) -> None:
-    """Do something after the answer that does not depend on it."""
+    """Do something after the answer that does not depend on it; the database has to be there for it."""
     if len(_wishes) >= MOST_WISHES:
         raise Unavailable("Too many ask for mail at this moment.")
+    with platform(writes=False) as db:
+        db.execute(select(1))
     _wishes.append(partial(copy_context().run, work, *args))  # the audit log tells who wished
     _later.submit(_see_to_all)
 

@@ -6,11 +6,16 @@ allowed origins, and nobody where there are none.
 
 from __future__ import annotations
 
+import re
+
 from flask import Response, abort, request
 
 from handlers.pages.assets import asset
 from handlers.pages.docs import POLICY, page_of, pages
 from storage import visitors
+
+_ORIGIN = re.compile(r"\Ahttps?://[A-Za-z0-9.-]+(?::\d+)?(?=/|\Z)")
+"""What a policy may name of a picture's address; nothing that would end its line."""
 
 
 @pages.get("/embed.js", strict_slashes=False)
@@ -33,7 +38,9 @@ def chat(public_key: str) -> Response:
     if door is None:
         abort(404)
     framers = " ".join(door.bot.allowed_origins) or "'none'"
-    response = page_of("chat.html", POLICY | {"frame-ancestors": framers}, bot=door.bot)
+    pictures = " ".join([POLICY["img-src"], *_ORIGIN.findall(door.bot.icon_url or "")])
+    policy = POLICY | {"frame-ancestors": framers, "img-src": pictures}
+    response = page_of("chat.html", policy, bot=door.bot)
     # Its questions go out with this server's origin, which browsers may hide where nothing at all is told.
     response.headers["Referrer-Policy"] = "same-origin"
     return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from tests.servers import Server
 
 __all__ = ["browser"]
 pytestmark = pytest.mark.browser
+PICTURED = "return document.querySelector('h1 img').naturalWidth > 0"
+MORE = 50
+"""Questions more than one page of messages holds."""
 HOSTILE = "What was <img src=x onerror=alert(1)> revenue?"
 
 
@@ -63,17 +67,31 @@ def client(server: Server) -> Iterator[httpx.Client]:
 def code_of(client: httpx.Client, origin: str) -> dict[str, str]:
     """The embed code of a new bot for the site."""
     persona = client.get("/api/v1/chat/personas").json()["results"][0]["id"]
+    icon = client.get("/api/v1/chat/bots/icons").json()["results"][0]
     body = {
         "name": "Desk",
         "persona_id": persona,
         "allowed_origins": [origin],
         "greeting": "Ask me.",
         "suggested_questions": ["Who audits?"],
+        "icon_url": icon["url"],
+        "rate_limit_per_minute": 600,
     }
     bot = client.post("/api/v1/chat/bots", json=body)
     assert bot.status_code == 201, bot.text
     code: dict[str, str] = client.get(f"/api/v1/chat/bots/{bot.json()['id']}/embed-code").json()
     return code
+
+
+def say_more(browser: Chrome, server: Server) -> None:
+    """Go on with the conversation of the page, behind its back."""
+    key, visit = browser.execute_script("return Object.entries(sessionStorage)[0]")
+    told = json.loads(visit)
+    headers = {"Authorization": f"Bearer {told['token']}", "Origin": server.url}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=30) as visitor:
+        for _ in range(MORE):
+            asked = visitor.post(f"{key}/sessions/{told['session']}/messages", json={"content": "And then?"})
+            asked.raise_for_status()
 
 
 def said(page: Page) -> list[str]:
@@ -108,6 +126,13 @@ def test_a_visitor_asks_by_the_widget_and_goes_on_after_a_reload(
         page.wait.until(lambda _: len(said(page)) == 3)
         assert said(page) == [greeting, question, answer]
         page.see("button.rating[aria-pressed=true]")
+        page.wait.until(lambda _: browser.execute_script(PICTURED))
+
+        say_more(browser, server)
+        page.open("/")
+        page.click("button[aria-expanded=false]")
+        browser.switch_to.frame(page.see("iframe"))
+        page.wait.until(lambda _: len(said(page)) == 3 + 2 * MORE)
         hosts, complaints = page.logs()
         assert complaints == []
         assert hosts == {urlsplit(origin).netloc, urlsplit(server.url).netloc}

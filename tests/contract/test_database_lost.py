@@ -21,7 +21,6 @@ WITHOUT_DATABASE = {
     "system.livez": "the process answers",
     "system.metrics": "they are counted in files",
     "accounts.register": "the installation is closed, whatever becomes of the database",
-    "accounts.request_reset": "it is seen to behind the answer, which is the same for everybody",
 }
 """What another answer is right for, and why. May only shrink."""
 PATIENCE = 10.0

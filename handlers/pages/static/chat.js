@@ -192,11 +192,15 @@ for (const button of document.querySelectorAll(".suggestions button")) {
 // What was said before, where this tab goes on with it.
 async function recall() {
   if (!(await begin())) return;
-  const { results } = await (await call("/messages?page_size=100")).json();
-  if (results.length) document.querySelector(".suggestions")?.remove();
-  for (const message of results) {
-    const made = bubble(message.role, message.content);
-    if (message.role === "assistant" && message.status !== "streaming") show(message, made);
+  for (let number = 1, isLast = false; !isLast; number += 1) {
+    const { results, next } = await (await call(`/messages?page_size=100&page=${number}`)).json();
+    isLast = next === null;
+    if (results.length) document.querySelector(".suggestions")?.remove();
+    for (const message of results) {
+      if (message.role === "user" && !message.content) continue; // it was refused, and nothing of it kept
+      const made = bubble(message.role, message.content);
+      if (message.role === "assistant" && message.status !== "streaming") show(message, made);
+    }
   }
 }
 if (visit) recall().catch(tell);

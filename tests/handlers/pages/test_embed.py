@@ -33,6 +33,21 @@ class TestPage:
             assert policy["frame-ancestors"] == framers
             assert (policy["default-src"], policy["script-src"]) == ("'none'", "'self'")
 
+    @pytest.mark.parametrize(
+        ("icon", "sources"),
+        [
+            (None, "'self' data:"),
+            ("https://cdn.example:8443/a.png", "'self' data: https://cdn.example:8443"),
+            ("https://cdn.example;script-src/a.png", "'self' data:"),
+        ],
+    )
+    def test_shows_pictures_of_its_icons_host(
+        self, make: Make, stranger: httpx.Client, icon: str | None, sources: str
+    ) -> None:
+        page = stranger.get(f"/embed/{make(icon_url=icon)['public_key']}")
+        policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
+        assert (policy["img-src"], policy["script-src"]) == (sources, "'self'")
+
     def test_what_a_tenant_wrote_is_text(self, make: Make, stranger: httpx.Client) -> None:
         bot = make(
             name=HOSTILE, greeting=HOSTILE, suggested_questions=[HOSTILE], theme={"primary_color": HOSTILE}
