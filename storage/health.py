@@ -200,7 +200,7 @@ _PROBES = (
     Probe("disk", _disk),
     Probe("jobs", _jobs),
 )
-_REDIS = Probe("redis", _redis)
+_REDIS = Probe("redis", _redis, needed=False)
 
 
 async def parts() -> list[Part]:

@@ -98,8 +98,12 @@ def kids(client: httpx.Client) -> list[str]:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose Chroma server is away and that was told to do without embeddings."""
-    given = {"BOOGA_CHROMA_URL": f"http://127.0.0.1:{free_port()}", "BOOGA_EMBEDDINGS": "none"}
+    """A server whose Chroma server and Redis are away and that was told to do without embeddings."""
+    given = {
+        "BOOGA_CHROMA_URL": f"http://127.0.0.1:{free_port()}",
+        "BOOGA_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "BOOGA_EMBEDDINGS": "none",
+    }
     with running(tmp_path_factory.mktemp("broken"), "sqlite", given) as made:
         yield made
 
@@ -111,7 +115,7 @@ class TestBroken:
         assert answer.status_code == 200
         assert answer.json()["status"] == "degraded"
         statuses = {check["name"]: check["status"] for check in answer.json()["checks"]}
-        assert {name for name, status in statuses.items() if status == "down"} == {"vector_store"}
+        assert {name for name, status in statuses.items() if status == "down"} == {"vector_store", "redis"}
         assert statuses["embeddings"] == "degraded"
 
     def test_without_what_it_needs_it_lives_but_is_not_ready(self, broken: Server) -> None:
@@ -132,7 +136,7 @@ class TestBroken:
         assert (health.status_code, health.json()["success"]) == (503, False)
         assert "migrations" in health.json()["detail"]
         assert "vector_store" not in health.json()["detail"]
-        assert {check["name"] for check in health.json()["meta"]["checks"]} == PARTS
+        assert {check["name"] for check in health.json()["meta"]["checks"]} == PARTS | {"redis"}
 
     @pytest.mark.parametrize("path", ["/api/v1/chat/health", "/api/v1/chat/bots/health"])
     def test_health_says_the_same(self, broken: Server, path: str) -> None:
@@ -141,7 +145,8 @@ class TestBroken:
             until(lambda: client.get(path).status_code == 200)
             told = client.get(path).json()["data"]
         assert told["status"] == "degraded"
-        assert {check["name"] for check in told["checks"] if check["status"] == "down"} == {"vector_store"}
+        down = {check["name"] for check in told["checks"] if check["status"] == "down"}
+        assert down == {"vector_store", "redis"}
 
     def test_the_doctor_tells(self, broken: Server) -> None:
         done = subprocess.run(  # noqa: S603 - our own program
