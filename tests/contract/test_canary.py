@@ -30,6 +30,7 @@ from tests.contract.marked import Marked
 from tests.contract.specimens import Operation, Specimens, operation_of, operations
 from tests.fakes.provider import FakeProvider
 from tests.fakes.receiver import Receiver
+from tests.handlers import knowledge
 from tests.relay import relay
 from tests.servers import Server, running
 
@@ -182,6 +183,10 @@ class TestIsNoticed:
 
     def test_in_a_stream(self, leak: Marked) -> None:
         session = leak.the("session")
+        text = f"Revenue rose by 12 percent, as {canary.WORD} has it.".encode()
+        file = {"file": (f"{canary.WORD}.txt", text, "text/plain")}
+        added = leak.client.post(knowledge.FILES, files=file, data={"session_id": session}).json()["data"]
+        knowledge.settled(leak.client, f"{knowledge.FILES}/{added['id']}")
         forget()
         question = {"content": "By how much did revenue rise?"}
         url = f"/api/v1/chat/sessions/{session}/messages/stream"
