@@ -29,6 +29,8 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         at = urlsplit(self.server.to)
         with socket.create_connection((at.hostname, at.port)) as onward:
+            for end in (self.request, onward):  # small pieces are not held back until others are confirmed
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             asking = threading.Thread(target=_hand_on, args=(self.request, onward), daemon=True)
             asking.start()
             _hand_on(onward, self.request)

@@ -219,6 +219,12 @@ class TestIsNoticed:
             with heard(canary.MARK):
                 httpx.get(url)
 
+    def test_but_none_that_was_asked_for(self, leak: Marked, client: httpx.Client) -> None:
+        forget()
+        answer = client.get(f"/api/v1/chat/personas/{leak.tenant['stack_id']}")
+        assert leak.tenant["stack_id"] in answer.json()["instance"]
+        ears.check()
+
     @pytest.mark.parametrize("text", ['{{"tokens":{}}}', "4,{},5", "[ {} ]", "booga_tokens {}", "{}.0"])
     def test_a_sum(self, text: str) -> None:
         assert canary.in_text(text.format(canary.FIGURE + 4711).encode()) is not None
