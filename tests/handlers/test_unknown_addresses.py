@@ -49,6 +49,10 @@ class Work:
     hashes: int = 0
 
 
+REACHED = Work(["SELECT 1"])
+"""To know that the database is there, which tells nothing of anybody."""
+
+
 @pytest.fixture
 def people(migrated: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A company with somebody who signs in, somebody switched off and somebody invited."""
@@ -69,7 +73,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     work, here, verify = Work(), threading.get_ident(), PasswordHasher.verify
 
     def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here and statement != "BEGIN":  # SQLite is told so by a statement
             work.statements.append(statement)
 
     def counted(self: PasswordHasher, hash: str | bytes, password: str | bytes) -> Any:
@@ -124,7 +128,7 @@ def test_a_wish_for_a_new_password_is_answered_before_anything_is_looked_up(
     for email in (KNOWN, UNKNOWN, "invited@example.com", "off@example.com"):
         with watched(monkeypatch) as work:
             assert accounts.request_reset({"email": email}, FROM) == (None, 202)
-        assert work == Work(), "before the answer"
+        assert work == REACHED, "before the answer"
     done_afterwards()
     assert letters() == [LetterKind.RESET, LetterKind.INVITATION], "by jobs, for those who have an account"
 
@@ -136,6 +140,6 @@ def test_a_registration_is_answered_before_anything_is_looked_up(
         with watched(monkeypatch) as work:
             body = {"email": email, "tenant": "Another", "name": "Ada"}
             assert accounts.register(body, FROM) == (None, 202)
-        assert work == Work(), "before the answer"
+        assert work == REACHED, "before the answer"
     done_afterwards()
     assert letters() == [LetterKind.KNOWN, LetterKind.REGISTRATION]
