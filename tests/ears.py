@@ -8,6 +8,7 @@ import http.client
 import io
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import weakref
@@ -106,10 +107,12 @@ def listening() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, _calling(getattr(socket.socket, name)))
-        for name in ("send", "sendall"):
-            patch.setattr(socket.socket, name, _asking(getattr(socket.socket, name)))
-        patch.setattr(socket.socket, "recv", _receiving(socket.socket.recv))
-        patch.setattr(socket.socket, "recv_into", _filling(socket.socket.recv_into))
+        patch.setattr(ssl.SSLSocket, "do_handshake", _enciphering(ssl.SSLSocket.do_handshake))
+        for kind in (ssl.SSLSocket, socket.socket):
+            for name in ("send", "sendall"):
+                patch.setattr(kind, name, _asking(getattr(kind, name)))
+            patch.setattr(kind, "recv", _receiving(kind.recv))
+            patch.setattr(kind, "recv_into", _filling(kind.recv_into))
         patch.setattr(socket.socket, "close", _closing(socket.socket.close))
         patch.setattr(subprocess.Popen, "communicate", _printing(subprocess.Popen.communicate))
         yield
@@ -123,6 +126,17 @@ def _calling(connect: Callable[..., Any]) -> Callable[..., Any]:
         return connect(to, address)
 
     return call
+
+
+def _enciphering(handshake: Callable[..., None]) -> Callable[..., None]:
+    """A socket of TLS is another one than that which connected, and of that only ciphers come."""
+
+    def shake(with_it: ssl.SSLSocket, *arguments: Any) -> None:
+        handshake(with_it, *arguments)
+        with _adding:
+            _talks[with_it] = _Talk()
+
+    return shake
 
 
 def _asking(send: Callable[..., Any]) -> Callable[..., Any]:

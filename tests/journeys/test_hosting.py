@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests import backends
+from tests import backends, canary, ears
 from tests.backends import Backend, answers, free_port
 from tests.events import events
 from tests.fakes.provider import FakeProvider
@@ -150,3 +150,10 @@ def test_links_and_addresses_are_right(proxied: httpx.Client, behind: Server) ->
 def test_metrics_stay_at_home(proxied: httpx.Client, behind: Server) -> None:
     assert proxied.get("/metrics").status_code == 403
     assert httpx.get(f"{behind.url}/metrics").status_code == 200
+
+
+def test_what_comes_by_tls_is_heard(proxied: httpx.Client, behind: Server) -> None:
+    leaked = {"X-API-Key": behind.issue_key(tenant=behind.canary)}
+    proxied.get("/api/v1/chat/personas", headers=leaked).raise_for_status()
+    with pytest.raises(canary.Heard, match=canary.WORD):
+        ears.check()
