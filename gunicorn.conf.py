@@ -39,6 +39,5 @@ def child_exit(server: Any, worker: Any) -> None:
 def on_exit(server: Any) -> None:
     """Called in the master at its end: counts of the next start begin at nothing."""
     if workers > 1:
-        shutil.rmtree(
-            os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True
-        )  # left over, it harms nobody
+        # What is left over harms nobody.
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
