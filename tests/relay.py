@@ -16,6 +16,9 @@ class Relay(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
     to = ""
+    cut_behind = b""
+    """Where what comes back holds this, the line breaks; the first time alone."""
+    cuts = 0
 
     @property
     def url(self) -> str:
@@ -33,13 +36,19 @@ class _Connection(socketserver.BaseRequestHandler):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             asking = threading.Thread(target=_hand_on, args=(self.request, onward), daemon=True)
             asking.start()
-            _hand_on(onward, self.request)
+            _hand_on(onward, self.request, self.server)
             asking.join()
 
 
-def _hand_on(source: socket.socket, target: socket.socket) -> None:
+def _hand_on(source: socket.socket, target: socket.socket, back_over: Relay | None = None) -> None:
     try:
         while data := source.recv(65_536):
+            if back_over and back_over.cut_behind and not back_over.cuts:
+                head, mark, _ = data.partition(back_over.cut_behind)
+                if mark:
+                    back_over.cuts += 1
+                    target.sendall(head + mark)
+                    raise ConnectionAbortedError
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:

@@ -47,7 +47,7 @@ START_PROGRAMS = {
     "tests/journeys/test_demo.py": "through a relay",
     "tests/journeys/test_full_disk.py": "nobody is asked",
     "tests/journeys/test_hosting.py": "a proxy, which our own client speaks to",
-    "tests/journeys/test_integrating.py": "through a line of its own, whose sockets are heard",
+    "tests/journeys/test_integrating.py": "through a relay; a receiver of webhooks",
     "tests/journeys/test_readme.py": "through a relay",
     "tests/journeys/test_replies_survive.py": "nobody is asked",
     "tests/servers.py": "servers, and commands of the host",

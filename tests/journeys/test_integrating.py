@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from tests.fakes.provider import FakeProvider
 from tests.handlers.knowledge import make, settled, upload
 from tests.installed import until
 from tests.journeys.demo import ROOT
+from tests.relay import relay
 from tests.servers import Server, running
 
 ASK, RECEIVE = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/integrating.md").read_text(), re.M | re.S)
@@ -48,45 +47,6 @@ def owner(integrated: Server, connect: Any) -> httpx.Client:
     return made
 
 
-class Line:
-    """A line to a server that breaks once: the first answer is cut in its middle."""
-
-    def __init__(self, server: Server) -> None:
-        self.target = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
-        self.cuts = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed: the test is over
-            while True:
-                client, _ = self.listening.accept()
-                server = socket.create_connection(self.target)
-                threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._carry_back, args=(server, client), daemon=True).start()
-
-    def _carry(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):  # either side left
-            while sent := client.recv(65_536):
-                server.sendall(sent)
-            server.shutdown(socket.SHUT_WR)
-
-    def _carry_back(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):  # likewise
-            while came := server.recv(65_536):
-                head, delta, _ = came.partition(b"event: message.delta")
-                if delta and not self.cuts:
-                    self.cuts += 1
-                    client.sendall(head + delta)
-                    break
-                client.sendall(came)
-        for end in (client, server):
-            with suppress(OSError):  # it left first
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
 def test_a_question_is_answered_whole_over_a_line_that_breaks(
     integrated: Server, fake_provider: FakeProvider, owner: httpx.Client
 ) -> None:
@@ -99,8 +59,8 @@ def test_a_question_is_answered_whole_over_a_line_that_breaks(
     ).raise_for_status()
     fake_provider.forget()
     fake_provider.when("What was revenue?", text="It was 7,425 [1], as the third page has it.", gap=0.05)
-    line = Line(integrated)
-    with line.listening:
+    with relay(integrated.url) as line:
+        line.cut_behind = b"event: message.delta"
         done = subprocess.run(  # noqa: S603 - what the page tells its readers to run
             [sys.executable, "-c", ASK],
             env={**os.environ, "BOOGA": line.url, "BOOGA_KEY": integrated.api_key},
